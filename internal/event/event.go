@@ -1,0 +1,77 @@
+// Package event is the one stream of what happens in a build. Everything that a user sees of a running
+// build, on a terminal, in a plain log or as JSON, is made from these events; nothing else is printed.
+package event
+
+import (
+	"time"
+
+	"hako/internal/diag"
+)
+
+// Sink receives events. Emit may be called from many goroutines and must not block for long.
+type Sink interface {
+	Emit(Event)
+}
+
+// Event is one of the types below.
+type Event interface{ event() }
+
+// StepStarted says that the step with this ID began to run.
+type StepStarted struct {
+	// Step is "stage/number", as the plan prints it.
+	Step string
+	// Name is the instruction as written, on one line.
+	Name string
+	Time time.Time
+}
+
+// StepOutput is one whole line, or the unfinished last line, that a step wrote.
+type StepOutput struct {
+	Step   string
+	Stderr bool
+	Line   []byte
+}
+
+// StepDone says that the step ended. Err is nil on success.
+type StepDone struct {
+	Step     string
+	Err      error
+	Duration time.Duration
+	// Cached says that the result was taken from a cache.
+	Cached bool
+}
+
+// Progress counts the bytes of one transfer.
+type Progress struct {
+	// ID is unique among the transfers of a build; What says what is moved, for people.
+	ID, What string
+	// Done and Total are in bytes; Total is 0 if unknown.
+	Done, Total int64
+	Finished    bool
+}
+
+// Warning is something the user should know although the build goes on.
+type Warning struct {
+	Message string
+	Span    diag.Span
+}
+
+// Info is a line for the log.
+type Info struct{ Message string }
+
+// Debug is a line for the log of those who look for a fault.
+type Debug struct{ Message string }
+
+func (StepStarted) event() {}
+func (StepOutput) event()  {}
+func (StepDone) event()    {}
+func (Progress) event()    {}
+func (Warning) event()     {}
+func (Info) event()        {}
+func (Debug) event()       {}
+
+// Discard is a Sink that drops everything.
+type Discard struct{}
+
+// Emit does nothing.
+func (Discard) Emit(Event) {}

@@ -1,0 +1,43 @@
+package layer
+
+import (
+	"io"
+	"os"
+
+	"github.com/opencontainers/go-digest"
+
+	"hako/internal/tree"
+)
+
+// Image is one layer in readable form: an uncompressed EROFS file and the list of what the layer says.
+// It is independent of what lies below; whatever depends on that is rootfs's business.
+// It is immutable and may be used from many goroutines.
+type Image struct {
+	// File is the EROFS image, mapped executable by sandboxes; it may be a memfd. Owned by whoever made the Image.
+	File *os.File
+	// Index lists every path of the layer in tree order.
+	Index *Index
+}
+
+// Index lists the paths of one layer in the order of Changes. Whiteouts and opaque marks are included.
+type Index struct {
+	Entries []IndexEntry
+}
+
+// IndexEntry is one path of a layer.
+type IndexEntry struct {
+	tree.Entry
+	// Content is the digest of a regular file's bytes; empty for everything else.
+	// A Hardlink entry carries its first name's digest.
+	Content digest.Digest
+	// Offset is where a regular file's bytes start in Image.File, in bytes; -1 without an Image.
+	Offset int64
+	// Implied marks a directory that the layer has no entry for but has entries inside.
+	// Its metadata is that of the tree below, or 0755 root:root where there is none.
+	Implied bool
+}
+
+// Content reads the bytes of the regular file e, which must be an entry of im.Index.
+func (im *Image) Content(e *IndexEntry) io.Reader {
+	return io.NewSectionReader(im.File, e.Offset, e.Size)
+}

@@ -1,0 +1,147 @@
+// Package plan turns a parsed Dockerfile into an immutable graph of steps, without any I/O of its own:
+// variables are expanded, configurations complete, unneeded stages gone. Everything a later package does is in the graph.
+package plan
+
+import (
+	"strconv"
+
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+
+	"github.com/opencontainers/go-digest"
+
+	"hako/internal/diag"
+	"hako/internal/image"
+)
+
+// Graph is what has to be done for one target on one platform. It is immutable and prints as text (String).
+type Graph struct {
+	// Stages holds only what Target needs, each stage after those it stands on or copies from.
+	Stages []*Stage
+	Target *Stage
+	// Warnings are things the user should know although the build goes on.
+	Warnings []Warning
+}
+
+// Warning is something odd in the Dockerfile.
+type Warning struct {
+	Message string
+	Span    diag.Span
+}
+
+// Stage is one FROM and what follows it.
+type Stage struct {
+	// Index is the position in the file, from 0; Name is the AS name, lower case, or empty.
+	Index int
+	Name  string
+	Span  diag.Span
+	// Platform is what the stage's image runs on.
+	Platform ocispec.Platform
+	Base     Base
+	Steps    []*Step
+	// Config is the finished configuration but for what only the build can know:
+	// Created, RootFS and the Created times of History. The base's history comes first.
+	Config image.Config
+}
+
+// ID is the stage's name, or "stage-N".
+func (s *Stage) ID() string {
+	if s.Name != "" {
+		return s.Name
+	}
+	return "stage-" + itoa(s.Index)
+}
+
+// Base is what a stage starts from: exactly one of the fields is set, or none (scratch).
+type Base struct {
+	Stage *Stage
+	Image *ImageRef
+}
+
+// ImageRef is an image of a registry, resolved for one platform.
+type ImageRef struct {
+	// Name is as written, after expansion; Ref is the full reference ("docker.io/library/debian:12").
+	Name, Ref string
+	// Digest is that of the platform's manifest.
+	Digest   digest.Digest
+	Platform ocispec.Platform
+	// Config is the image's own configuration. It must not be changed.
+	Config *image.Config
+}
+
+// Step is one instruction of a stage that leaves a history entry.
+type Step struct {
+	// ID is "stage/number", the number counting from 1.
+	ID   string
+	Span diag.Span
+	// Text is the instruction for people, on one line.
+	Text string
+	// Op is what is to be done; nil for an instruction that changes the configuration only.
+	Op Op
+	// History is the index of this step's entry in Stage.Config.History.
+	// A step with an Op makes exactly one layer, even if nothing changed; others make none.
+	History int
+	// Env and Args are what the step could see: ENV, and the declared ARGs with their values, both as "K=V".
+	Env, Args []string
+	Platform  ocispec.Platform
+}
+
+// Op is one of *Run, *Copy, *Mkdir.
+type Op interface{ op() }
+
+// Run is a RUN instruction.
+type Run struct {
+	// Args is the final argument vector, shell included.
+	Args []string
+	// Env is the whole environment: image ENV, ARGs, proxies, and the default PATH where none is set.
+	Env []string
+	// Dir is the absolute working directory. User is the USER text, empty for root.
+	Dir, User string
+	// Files are heredocs that the command reads, by path below "/dev/pipes" as BuildKit names them.
+	Files []InlineFile
+	// Hostname, ExtraHosts and ShmSize come from the options.
+	Hostname   string
+	ExtraHosts []HostEntry
+	ShmSize    int64
+}
+
+// HostEntry is one line of /etc/hosts.
+type HostEntry struct{ Name, IP string }
+
+// InlineFile is a heredoc.
+type InlineFile struct {
+	Path string
+	Data []byte
+}
+
+// Copy is a COPY or ADD instruction.
+type Copy struct {
+	// Add marks ADD: local archives are unpacked.
+	Add bool
+	// From is where Paths are looked up.
+	From From
+	// Paths are the source patterns, in order; Inline are heredoc sources, copied after them.
+	Paths  []string
+	Inline []InlineFile
+	// Dest is absolute; a trailing slash, which makes it a directory, is kept.
+	Dest string
+	// Chown is "user[:group]" or empty (0:0); Chmod is octal or symbolic text, or empty.
+	Chown, Chmod string
+}
+
+// From is where a COPY reads: exactly one of the fields is set, or none (the build context).
+type From struct {
+	Stage *Stage
+	Image *ImageRef
+}
+
+// Mkdir is a WORKDIR that has to exist.
+type Mkdir struct {
+	// Path is absolute. User is the USER text that the new directory belongs to, empty for root.
+	Path, User string
+}
+
+func (*Run) op()   {}
+func (*Copy) op()  {}
+func (*Mkdir) op() {}
+
+func itoa(n int) string { return strconv.Itoa(n) }
