@@ -1,0 +1,94 @@
+// Package build is the one place that knows all parts: it takes a Request and makes an image.
+package build
+
+import (
+	"io"
+	"net/http"
+	"time"
+
+	"hako/internal/event"
+)
+
+// Request is everything a build depends on, as a plain value: no flag and no environment variable
+// is read below it. Its zero value is not valid; see Validate.
+type Request struct {
+	// Context is where files come from, as given: a path, "dir://…"; ContextSubPath is a directory in it.
+	Context, ContextSubPath string
+	// Dockerfile is the path as given: looked up in the current directory first, then in the context.
+	Dockerfile string
+	// Target is the stage to build; empty means the last.
+	Target string
+	// BuildArgs are --build-arg values by name, already resolved against the environment.
+	BuildArgs map[string]string
+	// Labels are added to the result, in order; later ones win.
+	Labels []KeyValue
+	// Platforms are what to build for ("linux/amd64"); empty means this machine's. More than one makes an index.
+	Platforms []string
+	// NamedContexts, Secrets and CacheSources are refused until they are supported.
+	NamedContexts []KeyValue
+	Secrets       []string
+	CacheSources  []string
+	// ExtraHosts are --add-host entries, name and address; Hostname is the steps' host name; ShmSizeBytes their /dev/shm.
+	ExtraHosts   []KeyValue
+	ShmSizeBytes int64
+	// NoCache says not to use any cache.
+	NoCache bool
+
+	Outputs  Outputs
+	Registry Registry
+	// WorkDir is where state lives; empty means to find a place.
+	WorkDir string
+	// Compression is "gzip" or "zstd"; CompressionLevel is 0 for the default.
+	Compression      string
+	CompressionLevel int
+}
+
+// KeyValue is a pair whose order matters.
+type KeyValue struct{ Key, Value string }
+
+// Outputs says where the result goes.
+type Outputs struct {
+	// Destinations are image references to push to. NoPush says not to push, whatever they are.
+	Destinations []string
+	NoPush       bool
+	// TarPath and OCILayoutPath are files and directories to write, empty for none.
+	TarPath, OCILayoutPath string
+	// DigestFile, NameWithDigestFile and NameTagWithDigestFile get the digest in kaniko's three forms.
+	DigestFile, NameWithDigestFile, NameTagWithDigestFile string
+	// SkipPushPermissionCheck leaves out the check, before the build, that every destination can be pushed to.
+	SkipPushPermissionCheck bool
+	// PushRetries repeats a whole push of a destination that many times.
+	PushRetries int
+}
+
+// Registry says how registries are reached.
+type Registry struct {
+	// Insecure and InsecurePull allow plain HTTP for pushes and pulls; InsecureRegistries does for single hosts.
+	Insecure, InsecurePull bool
+	InsecureRegistries     []string
+	// SkipTLSVerify, SkipTLSVerifyPull and SkipTLSVerifyRegistries leave out certificate checks likewise.
+	SkipTLSVerify, SkipTLSVerifyPull bool
+	SkipTLSVerifyRegistries          []string
+	// DockerConfigDirs are the directories searched for config.json, first found wins.
+	DockerConfigDirs []string
+	// UserAgent is sent to registries.
+	UserAgent string
+}
+
+// Env is the world that a build runs in.
+type Env struct {
+	// Now is the clock.
+	Now func() time.Time
+	// Getenv looks up the builder's own environment, for credential helpers and the work directory only.
+	Getenv func(string) string
+	// Cwd is the directory that relative paths are relative to.
+	Cwd string
+	// Stdin, for contexts and Dockerfiles from standard input; may be nil.
+	Stdin io.Reader
+	// Stdout receives what was asked for on standard output (the printed plan).
+	Stdout io.Writer
+	// Events receives everything that happens.
+	Events event.Sink
+	// Transport reaches registries; nil means http.DefaultTransport's settings.
+	Transport http.RoundTripper
+}
