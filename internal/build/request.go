@@ -31,6 +31,8 @@ type Request struct {
 	// ExtraHosts are --add-host entries, name and address; Hostname is the steps' host name; ShmSizeBytes their /dev/shm.
 	ExtraHosts   []KeyValue
 	ShmSizeBytes int64
+	// DryRun says to print the plan to Env.Stdout and build nothing.
+	DryRun bool
 	// NoCache says not to use any cache.
 	NoCache bool
 
