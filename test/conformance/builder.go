@@ -1,0 +1,134 @@
+package conformance
+
+import (
+	"archive/tar"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"strings"
+)
+
+// Job is one build.
+type Job struct {
+	Case *Case
+	// Context is the directory of the build context; Out is where the OCI layout goes, an empty directory.
+	Context, Out string
+}
+
+// Builder builds images.
+type Builder interface {
+	// Build leaves the image as an OCI layout in job.Out.
+	// A Dockerfile that cannot be built is a *BuildError; any other error is a fault of the test.
+	Build(ctx context.Context, job Job) error
+}
+
+// BuildError is a build that failed.
+type BuildError struct {
+	// Text is the builder's message; Line is the line of the Dockerfile that it names, or 0.
+	Text string
+	Line int
+}
+
+// Error is the builder's message.
+func (e *BuildError) Error() string { return e.Text }
+
+// BuildKit builds with buildctl and a running buildkitd.
+type BuildKit struct {
+	// Buildctl is the program; Addr is the daemon's address.
+	Buildctl, Addr string
+}
+
+var _ Builder = (*BuildKit)(nil)
+
+// Build is Builder's.
+func (b *BuildKit) Build(ctx context.Context, job Job) error {
+	// BuildKit keeps the files of the last context and takes those of equal size and time for unchanged.
+	prune := exec.CommandContext(ctx, b.Buildctl, "--addr", b.Addr, "prune", "--all", "--filter", "type==source.local")
+	if out, err := prune.CombinedOutput(); err != nil {
+		return fmt.Errorf("run buildctl prune: %w: %s", err, out)
+	}
+	archive := job.Out + ".tar"
+	cmd := exec.CommandContext(ctx, b.Buildctl, b.args(job, archive)...)
+	out, err := cmd.CombinedOutput()
+	if exit := (*exec.ExitError)(nil); errors.As(err, &exit) {
+		return parseFailure(string(out))
+	}
+	if err != nil {
+		return fmt.Errorf("run buildctl: %w", err)
+	}
+	return unpack(archive, job.Out)
+}
+
+func (b *BuildKit) args(job Job, archive string) []string {
+	c := job.Case
+	dir, name := filepath.Split(c.Args.Dockerfile)
+	args := []string{
+		"--addr", b.Addr, "build", "--progress=plain", "--no-cache", "--frontend=dockerfile.v0",
+		"--local", "context=" + job.Context, "--local", "dockerfile=" + filepath.Join(job.Context, dir),
+		"--opt", "filename=" + name, "--opt", "platform=" + c.Args.Platform,
+		"--output", "type=oci,dest=" + archive,
+	}
+	if c.Args.Target != "" {
+		args = append(args, "--opt", "target="+c.Args.Target)
+	}
+	for _, a := range c.Args.BuildArgs {
+		args = append(args, "--opt", "build-arg:"+a)
+	}
+	for _, l := range c.Args.Labels {
+		args = append(args, "--opt", "label:"+l)
+	}
+	return args
+}
+
+// parseFailure finds the message and the line in what buildctl wrote.
+func parseFailure(out string) error {
+	e := &BuildError{}
+	if m := regexp.MustCompile(`(?m)^\S*ockerfile\S*:(\d+)$`).FindStringSubmatch(out); m != nil {
+		if _, err := fmt.Sscan(m[1], &e.Line); err != nil {
+			return fmt.Errorf("parse line: %w", err)
+		}
+	}
+	for _, l := range strings.Split(out, "\n") {
+		if t, ok := strings.CutPrefix(l, "error: "); ok {
+			e.Text = t
+		}
+	}
+	if e.Text == "" {
+		return fmt.Errorf("buildctl: %s", out)
+	}
+	return e
+}
+
+// unpack puts the files of a tar of an OCI layout into dir.
+func unpack(archive, dir string) error {
+	f, err := os.Open(archive)
+	if err != nil {
+		return fmt.Errorf("open output: %w", err)
+	}
+	defer f.Close() // only read
+	tr := tar.NewReader(f)
+	for {
+		h, err := tr.Next()
+		if err == io.EOF {
+			return nil
+		}
+		if err != nil {
+			return fmt.Errorf("read output: %w", err)
+		}
+		if h.Typeflag != tar.TypeReg {
+			continue
+		}
+		b, err := io.ReadAll(tr)
+		if err != nil {
+			return fmt.Errorf("read output: %w", err)
+		}
+		if err := writeFile(filepath.Join(dir, filepath.Clean("/"+h.Name)), b); err != nil {
+			return fmt.Errorf("write output: %w", err)
+		}
+	}
+}

@@ -1,0 +1,151 @@
+package conformance
+
+import (
+	"fmt"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+
+	"golang.org/x/tools/txtar"
+)
+
+// imageSection and archiveSection start the names of those sections of a case that are not context files as they stand.
+const (
+	imageSection   = "image:"
+	archiveSection = "archive:"
+)
+
+// Case is one behaviour: what is built, from what, and how it must end.
+type Case struct {
+	Name string
+	Args Args
+	// Failure is set if the build has to fail.
+	Failure *Failure
+	// Refused is set if hako has to fail although BuildKit does not: see README.md.
+	Refused *Failure
+	// Images are what the Dockerfile can stand on, by repository name.
+	Images map[string]ImageSource
+	setup  []line
+	files  []txtar.File
+}
+
+// Args is what a user would say on the command line.
+type Args struct {
+	// Dockerfile is relative to the context.
+	Dockerfile string
+	Target     string
+	Platform   string
+	// BuildArgs and Labels are "name=value" each.
+	BuildArgs, Labels []string
+}
+
+// Failure is how a build has to fail.
+type Failure struct {
+	// Line is the line of the Dockerfile that the error names; 0 if it names none.
+	Line int
+	// Text is part of the message.
+	Text string
+}
+
+// ImageSource is the text that describes an image; equal texts are equal images.
+type ImageSource string
+
+// LoadCase reads the case in the file at path; shared are images that every case can use.
+func LoadCase(path string, shared map[string]ImageSource) (*Case, error) {
+	data, err := os.ReadFile(path)
+	if err != nil {
+		return nil, fmt.Errorf("read case: %w", err)
+	}
+	a := txtar.Parse(data)
+	c := &Case{
+		Name:   strings.TrimSuffix(filepath.Base(path), ".txtar"),
+		Args:   Args{Dockerfile: "Dockerfile", Platform: "linux/amd64"},
+		Images: map[string]ImageSource{},
+	}
+	for name, src := range shared {
+		c.Images[name] = src
+	}
+	lines, err := parseLines(string(a.Comment))
+	if err != nil {
+		return nil, fmt.Errorf("parse script of %s: %w", c.Name, err)
+	}
+	for _, l := range lines {
+		if err := c.addLine(l); err != nil {
+			return nil, fmt.Errorf("%s:%d: %w", path, l.number, err)
+		}
+	}
+	for _, f := range a.Files {
+		if name, ok := strings.CutPrefix(f.Name, imageSection); ok {
+			c.Images[name] = ImageSource(f.Data)
+			continue
+		}
+		c.files = append(c.files, f)
+	}
+	return c, nil
+}
+
+// LoadImages reads a file with nothing but image sections.
+func LoadImages(path string) (map[string]ImageSource, error) {
+	a, err := txtar.ParseFile(path)
+	if err != nil {
+		return nil, fmt.Errorf("read images: %w", err)
+	}
+	images := map[string]ImageSource{}
+	for _, f := range a.Files {
+		name, ok := strings.CutPrefix(f.Name, imageSection)
+		if !ok {
+			return nil, fmt.Errorf("read images: section %q in %s is no image", f.Name, path)
+		}
+		images[name] = ImageSource(f.Data)
+	}
+	return images, nil
+}
+
+func (c *Case) addLine(l line) error {
+	switch l.words[0] {
+	case "args":
+		return c.Args.parse(l.words[1:])
+	case "fails", "refused":
+		if len(l.words) != 3 {
+			return fmt.Errorf("%s: want a line number and a text", l.words[0])
+		}
+		n, err := strconv.Atoi(l.words[1])
+		if err != nil {
+			return fmt.Errorf("%s: parse line number: %w", l.words[0], err)
+		}
+		if f := (&Failure{Line: n, Text: l.words[2]}); l.words[0] == "fails" {
+			c.Failure = f
+		} else {
+			c.Refused = f
+		}
+		return nil
+	default:
+		c.setup = append(c.setup, l)
+		return nil
+	}
+}
+
+func (a *Args) parse(words []string) error {
+	for _, w := range words {
+		name, value, ok := strings.Cut(w, "=")
+		if !ok {
+			return fmt.Errorf("args: %q has no value", w)
+		}
+		switch name {
+		case "--build-arg":
+			a.BuildArgs = append(a.BuildArgs, value)
+		case "--label":
+			a.Labels = append(a.Labels, value)
+		case "--target":
+			a.Target = value
+		case "--platform":
+			a.Platform = value
+		case "--file":
+			a.Dockerfile = value
+		default:
+			return fmt.Errorf("args: unknown flag %q", name)
+		}
+	}
+	return nil
+}

@@ -1,0 +1,229 @@
+package conformance
+
+import (
+	"errors"
+	"flag"
+	"log"
+	"net"
+	"net/http"
+	"os"
+	"path/filepath"
+	"runtime"
+	"strings"
+	"sync"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+	"github.com/google/go-containerregistry/pkg/registry"
+	v1 "github.com/google/go-containerregistry/pkg/v1"
+)
+
+// options are the flags of the test.
+type options struct {
+	update             bool
+	buildkit, buildctl string
+	registry           string
+}
+
+func parseOptions() options {
+	var o options
+	get := func(name string) string { return flag.Lookup(name).Value.String() }
+	o.update = get("update") == "true"
+	o.buildkit, o.buildctl, o.registry = get("buildkit"), get("buildctl"), get("registry")
+	return o
+}
+
+func TestMain(m *testing.M) {
+	flag.Bool("update", false, "make the expectations anew with BuildKit instead of comparing hako with them")
+	flag.String("buildkit", "", "address of buildkitd, for -update")
+	flag.String("buildctl", "buildctl", "the program buildctl, for -update")
+	flag.String("registry", "127.0.0.1:0", "where the registry with the images of the cases listens")
+	flag.Parse()
+	os.Exit(m.Run())
+}
+
+// suite is what the cases share.
+type suite struct {
+	options options
+	shared  map[string]ImageSource
+	shell   []ShellFile
+	host    string
+	// mu guards library.
+	mu      sync.Mutex
+	library *Library
+	builder Builder
+}
+
+func newSuite(t *testing.T) *suite {
+	t.Helper()
+	if runtime.GOOS != "linux" || runtime.GOARCH != "amd64" {
+		t.Skip("the expectations are those of linux/amd64")
+	}
+	s := &suite{options: parseOptions()}
+	var err error
+	if s.shared, err = LoadImages("testdata/images.txtar"); err != nil {
+		t.Fatal(err)
+	}
+	l, err := net.Listen("tcp", s.options.registry)
+	if err != nil {
+		t.Fatal(err)
+	}
+	server := &http.Server{Handler: registry.New(registry.Logger(log.New(logWriter{t}, "", 0)))}
+	done := make(chan error, 1)
+	go func() { done <- server.Serve(l) }()
+	t.Cleanup(func() {
+		if err := server.Close(); err != nil {
+			t.Error(err)
+		}
+		if err := <-done; !errors.Is(err, http.ErrServerClosed) {
+			t.Error(err)
+		}
+	})
+	s.host = l.Addr().String()
+	if s.shell, err = loadShell(t.Context(), t.TempDir()); err != nil {
+		t.Fatal(err)
+	}
+	s.library = NewLibrary(s.host, func() ([]ShellFile, error) { return s.shell, nil })
+	if s.options.update {
+		s.builder = &BuildKit{Buildctl: s.options.buildctl, Addr: s.options.buildkit}
+	} else {
+		t.Skip("needs package build, which is not there yet")
+	}
+	return s
+}
+
+type logWriter struct{ t *testing.T }
+
+func (w logWriter) Write(p []byte) (int, error) { return len(p), nil }
+
+func TestConformance(t *testing.T) {
+	s := newSuite(t)
+	files, err := filepath.Glob("testdata/*.txtar")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, f := range files {
+		if filepath.Base(f) == "images.txtar" {
+			continue
+		}
+		t.Run(strings.TrimSuffix(filepath.Base(f), ".txtar"), func(t *testing.T) {
+			if !s.options.update {
+				t.Parallel()
+			}
+			s.run(t, f)
+		})
+	}
+}
+
+// run builds one case and compares, or writes what it got as the expectation.
+func (s *suite) run(t *testing.T, path string) {
+	c, err := LoadCase(path, s.shared)
+	if err != nil {
+		t.Fatal(err)
+	}
+	got, buildErr := s.build(t, c)
+	golden := strings.TrimSuffix(path, ".txtar") + ".json"
+	if s.options.update {
+		checkFailure(t, c.Failure, buildErr, false)
+		if buildErr != nil {
+			got = &Expectation{Error: buildErr.Text}
+		}
+		if err := got.Save(golden); err != nil {
+			t.Fatal(err)
+		}
+		return
+	}
+	want, err := LoadExpectation(golden)
+	if err != nil {
+		t.Fatal(err)
+	}
+	failure := c.Failure
+	if c.Refused != nil {
+		failure = c.Refused
+	}
+	checkFailure(t, failure, buildErr, true)
+	if buildErr != nil {
+		return
+	}
+	if diff := cmp.Diff(want, reload(t, got)); diff != "" {
+		t.Errorf("BuildKit's (-) and hako's (+):\n%s", diff)
+	}
+}
+
+// build returns what became of the case: a description, or how the build failed.
+func (s *suite) build(t *testing.T, c *Case) (*Expectation, *BuildError) {
+	t.Helper()
+	job := Job{Case: c, Context: t.TempDir(), Out: filepath.Join(t.TempDir(), "out")}
+	if err := c.WriteContext(job.Context); err != nil {
+		t.Fatal(err)
+	}
+	images, err := s.push(c)
+	if err != nil {
+		t.Fatal(err)
+	}
+	err = s.builder.Build(t.Context(), job)
+	if e := (*BuildError)(nil); errors.As(err, &e) {
+		return nil, e
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	r, err := OpenResult(job.Out)
+	if err != nil {
+		t.Fatal(err)
+	}
+	e, err := Describe(r, images, s.names())
+	if err != nil {
+		t.Fatal(err)
+	}
+	return e, nil
+}
+
+func (s *suite) push(c *Case) (map[string][]v1.Image, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.library.Push(c)
+}
+
+// names calls the shell's program "shell", whatever its bytes are.
+func (s *suite) names() map[string]string {
+	names := map[string]string{}
+	for _, f := range s.shell {
+		if f.Content != nil {
+			names[string(f.Content)] = "shell"
+		}
+	}
+	return names
+}
+
+// checkFailure compares how the build ended with what the case says; with strict, it looks at the text too.
+func checkFailure(t *testing.T, want *Failure, got *BuildError, strict bool) {
+	t.Helper()
+	switch {
+	case want == nil && got == nil:
+	case want == nil:
+		t.Fatalf("build: %v (line %d)", got, got.Line)
+	case got == nil:
+		t.Fatalf("build succeeded, want a failure in line %d: %s", want.Line, want.Text)
+	case strict && got.Line != want.Line:
+		t.Errorf("error names line %d, want %d: %s", got.Line, want.Line, got.Text)
+	case strict && !strings.Contains(got.Text, want.Text):
+		t.Errorf("error is %q, want something with %q", got.Text, want.Text)
+	case got.Line != 0 && got.Line != want.Line:
+		t.Logf("BuildKit names line %d, the case %d: %s", got.Line, want.Line, got.Text)
+	}
+}
+
+// reload gives e the types that it has after it was stored and read again.
+func reload(t *testing.T, e *Expectation) *Expectation {
+	t.Helper()
+	p := filepath.Join(t.TempDir(), "got.json")
+	if err := e.Save(p); err != nil {
+		t.Fatal(err)
+	}
+	e, err := LoadExpectation(p)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return e
+}
