@@ -1,0 +1,265 @@
+package registry
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"net/url"
+	"slices"
+	"strings"
+	"syscall"
+	"unicode"
+
+	"github.com/google/go-containerregistry/pkg/v1/remote/transport"
+
+	"hako/internal/diag"
+)
+
+// ResponseError is an answer of a registry that we did not hope for. It holds no secret.
+type ResponseError struct {
+	// Method and URL are those of the request; the URL has neither user nor foreign query values.
+	Method, URL string
+	// Status is the HTTP status code.
+	Status int
+	// Codes are the error codes of the distribution specification in the answer: "NAME_UNKNOWN".
+	Codes []string
+	// Message is what the registry said, shortened to one line; it may be empty.
+	Message string
+}
+
+// Error is "GET https://…: 404 Not Found: NAME_UNKNOWN: …".
+func (e *ResponseError) Error() string {
+	s := fmt.Sprintf("%s %s: %d %s", e.Method, e.URL, e.Status, http.StatusText(e.Status))
+	s = strings.TrimRight(s, " ")
+	if e.Message != "" {
+		s += ": " + e.Message
+	}
+	return s
+}
+
+// Has says whether the registry answered with one of the error codes.
+func (e *ResponseError) Has(codes ...string) bool {
+	return slices.ContainsFunc(codes, func(c string) bool { return slices.Contains(e.Codes, c) })
+}
+
+// errRefused is the kind of error for answers that no well-meaning registry gives.
+var errRefused = errors.New("refused")
+
+type refusedError struct{ text string }
+
+func (e *refusedError) Error() string        { return e.text }
+func (e *refusedError) Is(target error) bool { return target == errRefused }
+
+func refuse(format string, args ...any) error { return &refusedError{fmt.Sprintf(format, args...)} }
+
+// checkStatus returns nil if the status is wanted, else the answer as an error.
+// In that case it has read and closed the body.
+func checkStatus(resp *http.Response, want ...int) error {
+	if slices.Contains(want, resp.StatusCode) {
+		return nil
+	}
+	defer discard(resp.Body)
+	e := &ResponseError{Method: resp.Request.Method, URL: redactURL(resp.Request.URL), Status: resp.StatusCode}
+	body, err := io.ReadAll(io.LimitReader(resp.Body, errorBodyLimit))
+	if err != nil {
+		return e // the status says enough
+	}
+	var answer struct {
+		Errors []struct{ Code, Message string }
+	}
+	if json.Unmarshal(body, &answer) != nil || len(answer.Errors) == 0 {
+		if !strings.Contains(resp.Header.Get("Content-Type"), "html") {
+			e.Message = firstLine(string(body))
+		}
+		return e
+	}
+	var said []string
+	for _, a := range answer.Errors[:min(len(answer.Errors), 3)] {
+		code := firstLine(a.Code)
+		e.Codes = append(e.Codes, code)
+		said = append(said, strings.Trim(code+": "+firstLine(a.Message), ": "))
+	}
+	e.Message = strings.Join(said, "; ")
+	return e
+}
+
+// firstLine is the first non-empty line, without control characters, at most 200 characters long.
+func firstLine(s string) string {
+	line, _, _ := strings.Cut(strings.TrimSpace(s), "\n")
+	line = strings.Map(func(r rune) rune {
+		if unicode.IsControl(r) || r == unicode.ReplacementChar {
+			return -1
+		}
+		return r
+	}, line)
+	if runes := []rune(line); len(runes) > 200 {
+		line = string(runes[:200]) + "…"
+	}
+	return redactText(strings.TrimSpace(line))
+}
+
+// redactURL is the URL without user, password and the values of query parameters that may be secret:
+// all but the protocol's own.
+func redactURL(u *url.URL) string {
+	if u == nil {
+		return ""
+	}
+	clean := *u
+	clean.User = nil
+	clean.Fragment = ""
+	query := clean.Query()
+	for key := range query {
+		switch key {
+		case "digest", "mount", "from", "scope", "service":
+		default:
+			query.Set(key, "REDACTED")
+		}
+	}
+	clean.RawQuery = query.Encode()
+	return clean.String()
+}
+
+// redactText replaces what looks like a URL with user or query in free text.
+func redactText(s string) string {
+	words := strings.Split(s, " ")
+	for i, w := range words {
+		if !strings.Contains(w, "://") {
+			continue
+		}
+		start := max(strings.LastIndexAny(w[:strings.Index(w, "://")], `"'(<=`)+1, 0)
+		end := len(strings.TrimRight(w, `"'),.;:>`))
+		u, err := url.Parse(w[start:end])
+		if err != nil {
+			words[i] = "REDACTED"
+			continue
+		}
+		words[i] = w[:start] + redactURL(u) + w[end:]
+	}
+	return strings.Join(words, " ")
+}
+
+// redactError takes the URLs out of errors of net/http and of go-containerregistry.
+func redactError(err error) error {
+	var answer *transport.Error
+	if errors.As(err, &answer) {
+		return fromTransport(answer)
+	}
+	var u *url.Error
+	if !errors.As(err, &u) {
+		return err
+	}
+	parsed, perr := url.Parse(u.URL)
+	if perr != nil {
+		return fmt.Errorf("%s: %w", u.Op, oneLine(u.Err))
+	}
+	return fmt.Errorf("%s %s: %w", u.Op, redactURL(parsed), oneLine(redactError(u.Err)))
+}
+
+// oneLine cuts errors that quote a server's answer.
+func oneLine(err error) error {
+	if text := err.Error(); strings.Contains(text, "\n") {
+		return errors.New(firstLine(text))
+	}
+	return err
+}
+
+// fromTransport translates the library's form of an answer, which comes from the first contact and from token servers.
+func fromTransport(t *transport.Error) *ResponseError {
+	e := &ResponseError{Status: t.StatusCode}
+	if t.Request != nil {
+		e.Method, e.URL = t.Request.Method, redactURL(t.Request.URL)
+	}
+	var said []string
+	for _, d := range t.Errors[:min(len(t.Errors), 3)] {
+		code := firstLine(string(d.Code))
+		e.Codes = append(e.Codes, code)
+		said = append(said, strings.Trim(code+": "+firstLine(d.Message), ": "))
+	}
+	e.Message = strings.Join(said, "; ")
+	return e
+}
+
+// denied says whether other credentials may help.
+func denied(err error) bool {
+	var e *ResponseError
+	return errors.As(err, &e) && (e.Status == http.StatusUnauthorized || e.Status == http.StatusForbidden || e.Has("DENIED", "UNAUTHORIZED"))
+}
+
+// explain turns an error into one for people: what was attempted, the answer, and what to do.
+func (r *Repository) explain(ctx context.Context, what string, err error) error {
+	if err == nil {
+		return nil
+	}
+	if ctx.Err() != nil {
+		return fmt.Errorf("%s: %w", what, context.Cause(ctx))
+	}
+	if errors.As(err, new(*diag.Error)) {
+		return err
+	}
+	err = redactError(err)
+	return &diag.Error{What: what, Cause: err, Hint: r.hint(err)}
+}
+
+func (r *Repository) hint(err error) string {
+	var answer *ResponseError
+	var dns *net.DNSError
+	switch {
+	case errors.As(err, &answer):
+		return r.answerHint(answer)
+	case errors.Is(err, http.ErrSchemeMismatch):
+		return fmt.Sprintf("%s speaks plain HTTP; allow that with --insecure-registry=%s.", r.Host(), r.Host())
+	case isTLS(err):
+		return fmt.Sprintf("Trust the registry's certificate (SSL_CERT_DIR), or skip the check with --skip-tls-verify-registry=%s.", r.Host())
+	case errors.As(err, &dns):
+		return fmt.Sprintf("Check the registry's name %q and that this machine can resolve it.", r.Host())
+	case errors.Is(err, errRefused):
+		return ""
+	case errors.Is(err, syscall.ECONNREFUSED), isNetwork(err):
+		return fmt.Sprintf("Check that %s is a registry and can be reached from here (port, proxy, firewall).", r.Host())
+	}
+	return ""
+}
+
+func (r *Repository) answerHint(e *ResponseError) string {
+	switch {
+	case e.Status == http.StatusUnauthorized || e.Status == http.StatusForbidden || e.Has("DENIED", "UNAUTHORIZED"):
+		return r.credentialsHint()
+	case e.Status == http.StatusTooManyRequests || e.Has("TOOMANYREQUESTS"):
+		return "The registry limits requests: log in, or try again later."
+	case e.Has("NAME_UNKNOWN") || e.Status == http.StatusNotFound && r.access == Push:
+		return fmt.Sprintf("The repository %s does not exist: create it first, or correct the name.", r.Name())
+	case e.Status == http.StatusNotFound:
+		return "Check the image's name and tag."
+	case e.Status == http.StatusRequestEntityTooLarge:
+		return "The registry, or a proxy before it, limits the size of uploads."
+	case temporaryStatus(e.Status):
+		return "The registry has a problem of its own: try again later."
+	}
+	return ""
+}
+
+// credentialsHint says which credentials were used, or where they were looked for.
+func (r *Repository) credentialsHint() string {
+	verb := "pull from"
+	if r.access == Push {
+		verb = "push to"
+	}
+	if used := r.used(); len(used) > 0 {
+		return fmt.Sprintf("Check that the credentials from %s are valid and may %s %s.", strings.Join(used, ", "), verb, r.Name())
+	}
+	key := r.Host()
+	if key == canonicalKey(hubServer) {
+		key = hubServer
+	}
+	where := "a docker config.json"
+	if dirs := r.client.keychain.dirs; len(dirs) > 0 {
+		where = "config.json in " + strings.Join(dirs, " or ")
+	}
+	return fmt.Sprintf("No credentials for %s were found: add them as auths[%q] to %s, or correct the name.", familiarHost(r.Host()), key, where)
+}
+
+func familiarHost(h string) string { return strings.TrimSuffix(familiar(h+"/"), "/") }
