@@ -4,6 +4,7 @@ package plan
 
 import (
 	"strconv"
+	"time"
 
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
@@ -18,6 +19,8 @@ type Graph struct {
 	// Stages holds only what Target needs, each stage after those it stands on or copies from.
 	Stages []*Stage
 	Target *Stage
+	// Created is the time of every new history entry where the user fixed it (SOURCE_DATE_EPOCH); nil means now.
+	Created *time.Time
 	// Warnings are things the user should know although the build goes on.
 	Warnings []Warning
 }

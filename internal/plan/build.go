@@ -1,0 +1,327 @@
+package plan
+
+import (
+	"context"
+	"fmt"
+	"maps"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/moby/buildkit/frontend/dockerfile/instructions"
+	"github.com/moby/buildkit/frontend/dockerfile/linter"
+	"github.com/moby/buildkit/frontend/dockerfile/parser"
+	"github.com/moby/buildkit/frontend/dockerfile/shell"
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+
+	"hako/internal/diag"
+	"hako/internal/dockerfile"
+	"hako/internal/image"
+)
+
+// Build plans file for opts. Images are looked up through resolver, in parallel and only where the target needs them.
+// Whatever the user can mend is a *diag.Error with the place in the Dockerfile. file is not changed.
+//
+// The meaning of every instruction is that of BuildKit v0.34.2 (frontend/dockerfile/dockerfile2llb).
+func Build(ctx context.Context, file *dockerfile.File, opts Options, resolver Resolver) (*Graph, error) {
+	b, err := newBuilder(file, opts, resolver)
+	if err != nil {
+		return nil, err
+	}
+	if err := b.parse(); err != nil {
+		return nil, err
+	}
+	target, err := b.findTarget()
+	if err != nil {
+		return nil, err
+	}
+	if err := b.link(); err != nil {
+		return nil, err
+	}
+	needed, err := b.resolveAll(ctx, target)
+	if err != nil {
+		return nil, err
+	}
+	g := &Graph{Target: target.out, Created: b.epoch}
+	for _, s := range b.inOrder(needed) {
+		if err := b.stage(ctx, s); err != nil {
+			return nil, err
+		}
+		if s.kind != aliasOfImage {
+			g.Stages = append(g.Stages, s.out)
+		}
+	}
+	b.finish(target)
+	if err := b.lint.Error(); err != nil {
+		return nil, &diag.Error{What: "check: " + err.Error(), Span: b.firstWarning(), Hint: "The Dockerfile says that warnings are errors (check=error=true)."}
+	}
+	g.Warnings = b.warnings
+	return g, nil
+}
+
+// builder holds what is common to all stages while one graph is made. One goroutine uses it.
+type builder struct {
+	file     *dockerfile.File
+	opts     Options
+	resolver Resolver
+	lex      *shell.Lex
+	lint     *linter.Linter
+	warnings []Warning
+	budget   *budget
+
+	target, build ocispec.Platform
+	implicit      bool // no platform was asked for
+	epoch         *time.Time
+	globals       *variables
+	globalArgs    map[string]bool // names declared before the first FROM
+	declared      map[string]bool // names declared anywhere
+	secret        *secretNames
+
+	stages  []*stage
+	numbers []*stage // those of the file, by position
+	byName  map[string]*stage
+	images  map[imageKey]*ImageRef
+}
+
+func newBuilder(file *dockerfile.File, opts Options, resolver Resolver) (*builder, error) {
+	b := &builder{
+		file: file, opts: opts, resolver: resolver, lex: file.Lex(), budget: newBudget(),
+		target: opts.Platform, build: opts.BuildPlatform, secret: newSecretNames(),
+		globalArgs: map[string]bool{}, declared: map[string]bool{}, byName: map[string]*stage{}, images: map[imageKey]*ImageRef{},
+	}
+	if b.build.OS == "" {
+		b.build = image.Default()
+	}
+	if b.target.OS == "" {
+		b.target, b.implicit = b.build, true
+	}
+	if err := image.Supported(b.target); err != nil {
+		return nil, &diag.Error{What: err.Error()}
+	}
+	if b.opts.Hostname == "" {
+		b.opts.Hostname = opts.BuildArgs["BUILDKIT_SANDBOX_HOSTNAME"]
+	}
+	var err error
+	b.lint, err = file.Linter(opts.BuildArgs["BUILDKIT_DOCKERFILE_CHECK"], b.warn)
+	return b, err
+}
+
+// readEpoch takes SOURCE_DATE_EPOCH from the build arguments or from an ARG before the first FROM.
+func (b *builder) readEpoch() error {
+	v, ok := b.opts.BuildArgs["SOURCE_DATE_EPOCH"]
+	if !ok {
+		v, _ = b.globals.Get("SOURCE_DATE_EPOCH")
+	}
+	if v == "" {
+		return nil
+	}
+	sec, err := strconv.ParseInt(v, 10, 64)
+	if err != nil {
+		return &diag.Error{What: fmt.Sprintf("SOURCE_DATE_EPOCH=%s is not supported yet", v), Hint: "Give a number of seconds since 1970."}
+	}
+	t := time.Unix(sec, 0).UTC()
+	b.epoch = &t
+	return nil
+}
+
+func (b *builder) warn(rule, message string, at diag.Span) {
+	b.warnings = append(b.warnings, Warning{Message: rule + ": " + message, Span: at})
+}
+
+func (b *builder) firstWarning() diag.Span {
+	if len(b.warnings) == 0 {
+		return diag.Span{File: b.file.Name}
+	}
+	return b.warnings[0].Span
+}
+
+// parse makes the stages out of the file, with FROM and the ARGs before it expanded.
+func (b *builder) parse() error {
+	stages, args, err := b.file.Instructions(b.lint)
+	if err != nil {
+		return err
+	}
+	b.lintStageNames(stages)
+	b.lintCasing(stages)
+	name := b.opts.Target
+	if name == "" {
+		name = stages[len(stages)-1].Name
+	}
+	b.globals = b.platformArgs(name)
+	b.lintDefaultBases(stages, args)
+	if err := b.readGlobalArgs(args); err != nil {
+		return err
+	}
+	if err := b.readEpoch(); err != nil {
+		return err
+	}
+	b.noteDeclared(stages, args)
+	for i := range stages {
+		s, err := b.newStage(i, stages[i])
+		if err != nil {
+			return err
+		}
+		b.add(s)
+		b.numbers = append(b.numbers, s)
+	}
+	return nil
+}
+
+// platformArgs are the ARGs that are set without being declared.
+func (b *builder) platformArgs(target string) *variables {
+	if target == "" {
+		target = "default"
+	}
+	v := newVariables()
+	for _, kv := range [...][2]string{
+		{"BUILDPLATFORM", image.FormatPlatform(b.build)},
+		{"BUILDOS", b.build.OS},
+		{"BUILDOSVERSION", b.build.OSVersion},
+		{"BUILDARCH", b.build.Architecture},
+		{"BUILDVARIANT", b.build.Variant},
+		{"TARGETPLATFORM", image.FormatPlatform(b.target)},
+		{"TARGETOS", b.target.OS},
+		{"TARGETOSVERSION", b.target.OSVersion},
+		{"TARGETARCH", b.target.Architecture},
+		{"TARGETVARIANT", b.target.Variant},
+		{"TARGETSTAGE", target},
+	} {
+		value := kv[1]
+		if given, ok := b.opts.BuildArgs[kv[0]]; ok {
+			value = given
+		}
+		v.set(kv[0], value)
+	}
+	return v
+}
+
+// readGlobalArgs sets the ARGs before the first FROM.
+func (b *builder) readGlobalArgs(args []instructions.ArgCommand) error {
+	for i := range args {
+		cmd := &args[i]
+		for _, kv := range cmd.Args {
+			b.globalArgs[kv.Key] = true
+			value, err := b.globalArg(kv, b.opts.BuildArgs, b.globals)
+			if err != nil {
+				return b.located(err, cmd.Location())
+			}
+			if value != nil {
+				b.globals.set(kv.Key, *value)
+			}
+		}
+	}
+	return nil
+}
+
+// globalArg is the value of an ARG before the first FROM, or nil if it has none.
+func (b *builder) globalArg(kv instructions.KeyValuePairOptional, given map[string]string, env *variables) (*string, error) {
+	if v, ok := given[kv.Key]; ok {
+		return &v, nil
+	}
+	if kv.Value == nil {
+		return nil, nil
+	}
+	res, err := b.expand(*kv.Value, env)
+	if err != nil {
+		return nil, err
+	}
+	return &res.Result, nil
+}
+
+// expand replaces the variables in word.
+func (b *builder) expand(word string, env *variables) (shell.ProcessWordResult, error) {
+	res, err := b.lex.ProcessWordWithMatches(word, metered{env, b.budget})
+	if err == nil {
+		err = b.budget.spend(0)
+	}
+	return res, err
+}
+
+// located turns err into a *diag.Error at a place in the file. An error that has a place keeps it.
+func (b *builder) located(err error, at []parser.Range) error {
+	return located(err, b.file.Span(at))
+}
+
+// fail is an error at a place in the file.
+func (b *builder) fail(at []parser.Range, hint, format string, args ...any) error {
+	return &diag.Error{What: fmt.Sprintf(format, args...), Span: b.file.Span(at), Hint: hint}
+}
+
+// finish completes the configuration of the target.
+func (b *builder) finish(target *stage) {
+	c := &target.out.Config
+	if len(b.opts.Labels) > 0 && c.Config.Labels == nil {
+		c.Config.Labels = map[string]string{}
+	}
+	maps.Copy(c.Config.Labels, b.opts.Labels)
+	if !b.implicit {
+		b.setPlatform(c)
+	}
+	c.Platform = image.Normalize(c.Platform)
+	b.warnUnusedArgs()
+}
+
+// inOrder are the needed stages: images that are only copied from, then those of the file, in its order.
+func (b *builder) inOrder(needed map[*stage]bool) []*stage {
+	var out []*stage
+	for _, s := range slices.Concat(b.stages[len(b.numbers):], b.numbers) {
+		if needed[s] {
+			out = append(out, s)
+		}
+	}
+	return out
+}
+
+// setPlatform makes c say that it is for the platform that was asked for.
+func (b *builder) setPlatform(c *image.Config) {
+	same := b.target.OS == c.OS && b.target.Architecture == c.Architecture
+	c.OS, c.Architecture = b.target.OS, b.target.Architecture
+	if b.target.Variant != "" || !same {
+		c.Variant = b.target.Variant
+	}
+	if b.target.OSVersion != "" || !same {
+		c.OSVersion = b.target.OSVersion
+	}
+	if b.target.OSFeatures != nil {
+		c.OSFeatures = slices.Clone(b.target.OSFeatures)
+	}
+}
+
+// noteDeclared collects the names of all ARGs.
+func (b *builder) noteDeclared(stages []instructions.Stage, args []instructions.ArgCommand) {
+	note := func(c *instructions.ArgCommand) {
+		for _, kv := range c.Args {
+			b.declared[kv.Key] = true
+		}
+	}
+	for i := range args {
+		note(&args[i])
+	}
+	for _, s := range stages {
+		for _, cmd := range s.Commands {
+			if c, ok := cmd.(*instructions.ArgCommand); ok {
+				note(c)
+			}
+		}
+	}
+}
+
+// warnUnusedArgs warns of build arguments that no ARG declares and that have no meaning of their own.
+func (b *builder) warnUnusedArgs() {
+	var unused []string
+	for k := range b.opts.BuildArgs {
+		_, predefined := b.platformArgs("").Get(k)
+		if !b.declared[k] && !predefined && proxyName(k) == "" && !strings.HasPrefix(k, "BUILDKIT_") && k != "SOURCE_DATE_EPOCH" {
+			unused = append(unused, k)
+		}
+	}
+	if len(unused) == 0 {
+		return
+	}
+	slices.Sort(unused)
+	b.warnings = append(b.warnings, Warning{
+		Message: fmt.Sprintf("One or more build-args %v were not consumed", unused),
+		Span:    diag.Span{File: b.file.Name},
+	})
+}

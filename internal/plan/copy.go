@@ -1,0 +1,179 @@
+package plan
+
+import (
+	"errors"
+	"fmt"
+	"path"
+	"strconv"
+	"strings"
+
+	"github.com/moby/buildkit/frontend/dockerfile/instructions"
+	"github.com/moby/buildkit/util/system"
+	mode "github.com/tonistiigi/dchapes-mode"
+
+	"hako/internal/diag"
+)
+
+// copySpec is what COPY and ADD have in common.
+type copySpec struct {
+	instructions.SourcesAndDest
+	add          bool
+	from         *stage
+	chown, chmod string
+}
+
+func (c *copySpec) name() string {
+	if c.add {
+		return "ADD"
+	}
+	return "COPY"
+}
+
+func (p *planner) copy(c copySpec) error {
+	if c.from != nil && !c.from.planned {
+		return &diag.Error{
+			What: fmt.Sprintf("COPY --from: stage %s comes after stage %s", c.from.out.ID(), p.out.ID()),
+			Hint: "Move the stage that is copied from before this one.",
+		}
+	}
+	if err := checkChmod(c.chmod); err != nil {
+		return err
+	}
+	op := &Copy{Add: c.add, Dest: p.dest(c.DestPath), Chown: c.chown, Chmod: c.chmod}
+	var text strings.Builder
+	text.WriteString(c.name())
+	if c.chown != "" {
+		text.WriteString(" --chown=" + c.chown)
+	}
+	if c.chmod != "" {
+		text.WriteString(" --chmod=" + c.chmod)
+	}
+	for _, src := range c.SourcePaths {
+		if err := checkSource(&c, src); err != nil {
+			return err
+		}
+		text.WriteString(" " + src)
+		op.Paths = append(op.Paths, path.Join("/", src))
+	}
+	for _, doc := range c.SourceContents {
+		if err := checkInlineName(doc.Path); err != nil {
+			return err
+		}
+		text.WriteString(" <<" + doc.Path)
+		op.Inline = append(op.Inline, InlineFile{Path: doc.Path, Data: []byte(doc.Data)})
+	}
+	text.WriteString(" " + c.DestPath + " # buildkit")
+	if c.from != nil {
+		op.From = c.from.source()
+	}
+	return p.commit(text.String(), op)
+}
+
+// source is s as something to copy from.
+func (s *stage) source() From {
+	if s.kind == aliasOfImage {
+		return From{Image: s.ref}
+	}
+	return From{Stage: s.out}
+}
+
+// dest is the absolute destination. A slash at the end, or "/.", says that it is a directory.
+func (p *planner) dest(dest string) string {
+	if dest == "" || dest == "." {
+		dest = "./"
+	}
+	dir := path.Join("/", p.out.Config.Config.WorkingDir)
+	abs, err := system.NormalizePath(dir, dest, "linux", true)
+	if err != nil { // only for Windows paths
+		abs = path.Join(dir, dest) + "/"
+	}
+	clean := path.Clean(abs)
+	if clean != "/" && (strings.HasSuffix(abs, "/") || strings.HasSuffix(abs, "/.")) {
+		clean += "/"
+	}
+	return clean
+}
+
+// checkSource refuses what is no path.
+func checkSource(c *copySpec, src string) error {
+	kind := remoteKind(src)
+	switch {
+	case kind == "":
+		return nil
+	case c.add:
+		return &diag.Error{What: fmt.Sprintf("ADD of a %s is not supported yet: %s", kind, withoutSecrets(src))}
+	}
+	return &diag.Error{What: fmt.Sprintf("COPY cannot read a %s: %s", kind, withoutSecrets(src)), Hint: "COPY reads files of the context; ADD reads from elsewhere."}
+}
+
+// remoteKind says what a source is that is not a path: "URL", "git repository", or empty.
+func remoteKind(src string) string {
+	lower := strings.ToLower(src)
+	switch {
+	case strings.HasPrefix(src, "./"), strings.HasPrefix(src, "../"):
+		return ""
+	case strings.HasPrefix(src, "http://"), strings.HasPrefix(src, "https://"):
+		if rest, _, _ := strings.Cut(src, "#"); strings.HasSuffix(strings.TrimSuffix(beforeQuery(rest), "/"), ".git") {
+			return "git repository"
+		}
+		return "URL"
+	case strings.HasPrefix(lower, "git://"), strings.HasPrefix(lower, "ssh://"), isSCP(src):
+		return "git repository"
+	}
+	return ""
+}
+
+// isSCP says whether src is "user@host:path".
+func isSCP(src string) bool {
+	user, rest, ok := strings.Cut(src, "@")
+	host, _, ok2 := strings.Cut(rest, ":")
+	word := func(s, more string) bool {
+		return s != "" && strings.Trim(s, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-"+more) == ""
+	}
+	return ok && ok2 && word(user, "_") && word(host, ".")
+}
+
+func beforeQuery(s string) string {
+	s, _, _ = strings.Cut(s, "?")
+	return s
+}
+
+// withoutSecrets drops user, query and fragment of a URL.
+func withoutSecrets(src string) string {
+	src, _, _ = strings.Cut(beforeQuery(src), "#")
+	scheme, rest, ok := strings.Cut(src, "://")
+	if !ok {
+		return src
+	}
+	host, tail, _ := strings.Cut(rest, "/")
+	return scheme + "://" + host[strings.LastIndex(host, "@")+1:] + "/" + tail
+}
+
+// checkChmod refuses a --chmod that is neither octal nor symbolic.
+func checkChmod(chmod string) error {
+	if chmod == "" {
+		return nil
+	}
+	if n, err := strconv.ParseUint(chmod, 8, 32); err == nil {
+		if n > 0o7777 {
+			return chmodError(chmod)
+		}
+		return nil
+	}
+	if _, err := mode.Parse(chmod); err != nil {
+		return chmodError(chmod)
+	}
+	return nil
+}
+
+func chmodError(chmod string) error {
+	return &diag.Error{What: fmt.Sprintf("--chmod=%s is not a mode", chmod), Hint: "Write octal digits up to 7777, or symbols such as u=rwX,go=rX."}
+}
+
+// checkInlineName refuses a heredoc name that cannot be a file name.
+func checkInlineName(name string) error {
+	if name == "." || name == ".." || strings.Contains(name, "/") {
+		return errors.New("heredoc name " + strconv.Quote(name) + " cannot be a file name")
+	}
+	return nil
+}

@@ -1,0 +1,198 @@
+package plan
+
+import (
+	"cmp"
+	"maps"
+	"regexp"
+	"slices"
+	"strings"
+
+	"github.com/containerd/platforms"
+	"github.com/distribution/reference"
+	"github.com/moby/buildkit/frontend/dockerfile/instructions"
+	"github.com/moby/buildkit/frontend/dockerfile/linter"
+	"github.com/moby/buildkit/frontend/dockerfile/parser"
+	"github.com/moby/buildkit/frontend/dockerfile/shell"
+	"github.com/moby/buildkit/util/suggest"
+
+	"hako/internal/image"
+)
+
+// The rules of BuildKit's linter that need a whole plan. Those of single instructions run while the file is parsed.
+
+func (b *builder) lintStageNames(stages []instructions.Stage) {
+	names := map[string]bool{}
+	for _, s := range stages {
+		switch {
+		case s.Name == "":
+			continue
+		case s.Name == scratch || s.Name == "context":
+			b.lint.Run(&linter.RuleReservedStageName, s.Location, linter.RuleReservedStageName.Format(s.Name))
+		}
+		if names[s.Name] {
+			b.lint.Run(&linter.RuleDuplicateStageName, s.Location, linter.RuleDuplicateStageName.Format(s.Name))
+		}
+		names[s.Name] = true
+	}
+}
+
+// lintCasing finds instructions that are not written like most others, in upper or in lower case.
+func (b *builder) lintCasing(stages []instructions.Stage) {
+	type word struct {
+		text string
+		at   []parser.Range
+	}
+	var words []word
+	for _, s := range stages {
+		words = append(words, word{s.OrigCmd, s.Location})
+		for _, c := range s.Commands {
+			words = append(words, word{c.Name(), c.Location()})
+		}
+	}
+	lower, upper := 0, 0
+	for _, w := range words {
+		switch w.text {
+		case strings.ToLower(w.text):
+			lower++
+		case strings.ToUpper(w.text):
+			upper++
+		}
+	}
+	want, style := strings.ToUpper, "uppercase"
+	if lower > upper {
+		want, style = strings.ToLower, "lowercase"
+	}
+	for _, w := range words {
+		if want(w.text) != w.text {
+			b.lint.Run(&linter.RuleConsistentInstructionCasing, w.at, linter.RuleConsistentInstructionCasing.Format(w.text, style))
+		}
+	}
+}
+
+// lintDefaultBases finds FROMs that are no image names unless a --build-arg is given.
+func (b *builder) lintDefaultBases(stages []instructions.Stage, args []instructions.ArgCommand) {
+	env := b.globals.clone()
+	for i := range args {
+		for _, kv := range args[i].Args {
+			v, err := b.globalArg(kv, nil, env)
+			if err != nil {
+				return // the build reports it
+			}
+			if v != nil {
+				env.set(kv.Key, *v)
+			}
+		}
+	}
+	for _, s := range stages {
+		res, err := b.expand(s.BaseName, env)
+		if err != nil {
+			return
+		}
+		if _, err := reference.ParseNormalizedNamed(res.Result); err != nil {
+			b.lint.Run(&linter.RuleInvalidDefaultArgInFrom, s.Location, linter.RuleInvalidDefaultArgInFrom.Format(s.BaseName))
+		}
+	}
+}
+
+// lintUndeclared finds variables in FROM that no ARG before the first FROM declares.
+func (b *builder) lintUndeclared(unmatched map[string]struct{}, at []parser.Range, lint *linter.Linter) {
+	known := slices.Concat(b.globals.Keys(), sortedKeys(b.globalArgs))
+	for _, name := range sortedKeys(unmatched) {
+		if !slices.Contains(known, name) {
+			near, _ := suggest.Search(name, known, true)
+			lint.Run(&linter.RuleUndefinedArgInFrom, at, linter.RuleUndefinedArgInFrom.Format(name, near))
+		}
+	}
+}
+
+func (b *builder) lintRedundantPlatform(src *instructions.Stage, res shell.ProcessWordResult, lint *linter.Linter) {
+	_, matched := res.Matched["TARGETPLATFORM"]
+	if !matched || len(res.Matched) != 1 || len(res.Unmatched) > 0 {
+		return
+	}
+	if v, _ := b.globals.Get("TARGETPLATFORM"); v == res.Result {
+		lint.Run(&linter.RuleRedundantTargetPlatform, src.Location, linter.RuleRedundantTargetPlatform.Format(src.Platform))
+	}
+}
+
+func (b *builder) lintConstantPlatform(src *instructions.Stage, res shell.ProcessWordResult, lint *linter.Linter) {
+	if len(res.Matched) > 0 || len(res.Unmatched) > 0 {
+		return
+	}
+	p, err := platforms.Parse(res.Result)
+	if err != nil || strings.Contains(src.Name, p.OS) || strings.Contains(src.Name, p.Architecture) {
+		return
+	}
+	lint.Run(&linter.RuleFromPlatformFlagConstDisallowed, src.Location, linter.RuleFromPlatformFlagConstDisallowed.Format(res.Result))
+}
+
+// lintBasePlatform finds a base image for another platform than the one that was asked for.
+func (b *builder) lintBasePlatform(s *stage) {
+	have := s.ref.Config.Platform
+	if have.OS == s.platform.OS && have.Architecture == s.platform.Architecture {
+		return
+	}
+	text := linter.RuleInvalidBaseImagePlatform.Format(s.baseName, image.FormatPlatform(image.Normalize(*s.platform)), image.FormatPlatform(image.Normalize(have)))
+	b.lint.Run(&linter.RuleInvalidBaseImagePlatform, s.at, text)
+}
+
+// lintUndefined finds variables that neither ENV nor ARG has set.
+func (p *planner) lintUndefined(unmatched map[string]struct{}) {
+	for _, name := range sortedKeys(unmatched) {
+		declared := slices.ContainsFunc(p.args, func(kv instructions.KeyValuePairOptional) bool { return kv.Key == name })
+		if declared || isScanArg(name) {
+			continue
+		}
+		near, _ := suggest.Search(name, p.vars.Keys(), true)
+		p.lint.Run(&linter.RuleUndefinedVar, p.cmd.Location(), linter.RuleUndefinedVar.Format(name, near))
+	}
+}
+
+// lintPair finds "KEY value" without "=". secretOf is the instruction if its keys must not name secrets.
+func (p *planner) lintPair(kv instructions.KeyValuePair, secretOf string) {
+	if kv.NoDelim {
+		p.lint.Run(&linter.RuleLegacyKeyValueFormat, p.cmd.Location(), linter.RuleLegacyKeyValueFormat.Format(p.cmd.Name()))
+	}
+	if secretOf != "" {
+		p.lintSecret(secretOf, kv.Key)
+	}
+}
+
+func (p *planner) lintSecret(instruction, key string) {
+	if p.secret.match(key) {
+		p.lint.Run(&linter.RuleSecretsUsedInArgOrEnv, p.cmd.Location(), linter.RuleSecretsUsedInArgOrEnv.Format(instruction, key))
+	}
+}
+
+// lintOnce finds an earlier instruction that this one makes useless.
+func (p *planner) lintOnce(s *seen) {
+	if s.set {
+		p.lint.Run(&linter.RuleMultipleInstructionsDisallowed, s.at, linter.RuleMultipleInstructionsDisallowed.Format(p.cmd.Name()))
+	}
+	*s = seen{at: p.cmd.Location(), set: true}
+}
+
+func (p *planner) lintJSON(shellForm bool) {
+	if shellForm && len(p.out.Config.Config.Shell) == 0 {
+		p.lint.Run(&linter.RuleJSONArgsRecommended, p.cmd.Location(), linter.RuleJSONArgsRecommended.Format(p.cmd.Name()))
+	}
+}
+
+// secretNames knows the names of variables that look like secrets.
+type secretNames struct{ deny, allow *regexp.Regexp }
+
+func newSecretNames() *secretNames {
+	words := func(alternatives string) *regexp.Regexp {
+		return regexp.MustCompile(`(?i)(?:_|^)(?:` + alternatives + `)(?:_|$)`)
+	}
+	return &secretNames{
+		deny:  words("apikey|auth|credential|credentials|key|password|pword|passwd|secret|token"), // BuildKit: SecretsUsedInArgOrEnv
+		allow: words("public|file|version"),
+	}
+}
+
+func (s *secretNames) match(key string) bool {
+	return s.deny.MatchString(key) && !s.allow.MatchString(key)
+}
+
+func sortedKeys[K cmp.Ordered, V any](m map[K]V) []K { return slices.Sorted(maps.Keys(m)) }

@@ -1,0 +1,33 @@
+package plan
+
+import (
+	"context"
+
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+)
+
+// Resolver looks up images by name.
+type Resolver interface {
+	// Resolve returns the image that name ("debian:12", always with a tag or a digest) stands for on platform.
+	// Name and Config must be set in the result. It is called from many goroutines, and not twice for the same arguments.
+	Resolve(ctx context.Context, name string, platform ocispec.Platform) (*ImageRef, error)
+}
+
+// Options are the choices of the user that a plan depends on. The zero value works.
+type Options struct {
+	// Target is the name of the stage to build; empty means the last one.
+	Target string
+	// BuildArgs are the --build-arg values. The predefined names are among them: proxies, BUILDKIT_… and SOURCE_DATE_EPOCH.
+	BuildArgs map[string]string
+	// Platform is what to build for. Its zero value means BuildPlatform, and that the result keeps
+	// the platform of its base image if that is another one.
+	Platform ocispec.Platform
+	// BuildPlatform is what we run on; its zero value means this machine.
+	BuildPlatform ocispec.Platform
+	// Labels are added to the result's own; they win.
+	Labels map[string]string
+	// Hostname, ExtraHosts and ShmSize are passed on to every Run. ShmSize is in bytes, 0 for the default.
+	Hostname   string
+	ExtraHosts []HostEntry
+	ShmSize    int64
+}

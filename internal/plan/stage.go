@@ -1,0 +1,280 @@
+package plan
+
+import (
+	"fmt"
+	"strconv"
+	"strings"
+
+	"github.com/moby/buildkit/frontend/dockerfile/instructions"
+	"github.com/moby/buildkit/frontend/dockerfile/parser"
+	"github.com/moby/buildkit/frontend/dockerfile/shell"
+	"github.com/moby/buildkit/util/suggest"
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+
+	"hako/internal/diag"
+	"hako/internal/image"
+)
+
+// kind is where a stage comes from.
+type kind uint8
+
+const (
+	ofFile         kind = iota // a FROM in the file
+	aliasOfImage               // an image that a COPY --from names
+	aliasOfScratch             // COPY --from=scratch
+)
+
+// stage is a stage while it is planned.
+type stage struct {
+	out  *Stage
+	kind kind
+	src  instructions.Stage
+	base *stage
+	// baseName is the name after FROM, expanded; at is where it stands.
+	baseName string
+	at       []parser.Range
+	commands []command
+	deps     []dependency
+	platform *ocispec.Platform // of FROM --platform, then of the image
+	ref      *ImageRef         // of the base image or, for an alias, the image itself
+
+	onbuildDone bool // the triggers of the base have been added
+	planned     bool
+
+	vars         *variables // ENV and ARG as the steps see them
+	args         []instructions.KeyValuePairOptional
+	envList      []string // Config.Env for steps; nil if out of date
+	argList      []string // likewise "K=V" of args
+	workdirSet   bool
+	cmd          seen
+	entry, check seen
+}
+
+// command is one instruction, with the stage that it copies from.
+type command struct {
+	instructions.Command
+	from    *stage
+	trigger bool // it is an ONBUILD trigger of the base
+}
+
+// dependency is a stage that has to be there first, and the instruction that needs it.
+type dependency struct {
+	on *stage
+	at []parser.Range
+}
+
+// seen remembers where an instruction of which only the last counts stood before.
+type seen struct {
+	at  []parser.Range
+	set bool
+}
+
+// newStage expands a FROM. Only ARGs before the first FROM count.
+func (b *builder) newStage(i int, src instructions.Stage) (*stage, error) {
+	lint := b.lint.WithMergedConfigFromComments(src.Comments)
+	res, err := b.expand(src.BaseName, b.globals)
+	b.lintUndeclared(res.Unmatched, src.Location, lint)
+	if err != nil {
+		return nil, b.located(err, src.Location)
+	}
+	if res.Result == "" {
+		return nil, b.fail(src.Location, b.blankHint(res), "base name (%s) is blank", src.BaseName)
+	}
+	s := &stage{src: src, baseName: res.Result, at: src.Location}
+	s.out = &Stage{Index: i, Name: src.Name, Span: b.file.Span(src.Location)}
+	if src.Platform != "" {
+		if s.platform, err = b.fromPlatform(&src); err != nil {
+			return nil, err
+		}
+	}
+	return s, nil
+}
+
+// blankHint says which variable made a name blank.
+func (b *builder) blankHint(res shell.ProcessWordResult) string {
+	for _, name := range sortedKeys(res.Unmatched) {
+		if near, ok := suggest.Search(name, b.globals.Keys(), true); ok {
+			return fmt.Sprintf("%s is not declared; did you mean %s?", name, near)
+		}
+		return fmt.Sprintf("Declare ARG %s before the first FROM, or pass --build-arg %s=….", name, name)
+	}
+	for _, name := range sortedKeys(res.Matched) {
+		return fmt.Sprintf("ARG %s is empty.", name)
+	}
+	return ""
+}
+
+// fromPlatform expands FROM --platform.
+func (b *builder) fromPlatform(src *instructions.Stage) (*ocispec.Platform, error) {
+	lint := b.lint.WithMergedConfigFromComments(src.Comments)
+	res, err := b.expand(src.Platform, b.globals)
+	b.lintUndeclared(res.Unmatched, src.Location, lint)
+	b.lintRedundantPlatform(src, res, lint)
+	b.lintConstantPlatform(src, res, lint)
+	if err != nil {
+		return nil, b.located(err, src.Location)
+	}
+	if res.Result == "" {
+		return nil, b.fail(src.Location, b.blankHint(res), "FROM --platform=%s is empty", src.Platform)
+	}
+	p, err := image.ParsePlatform(res.Result)
+	if err != nil {
+		return nil, b.fail(src.Location, b.blankIfDeclared(res), "FROM: %v", err)
+	}
+	return &p, nil
+}
+
+// blankIfDeclared is blankHint for a value that is wrong rather than empty.
+func (b *builder) blankIfDeclared(res shell.ProcessWordResult) string {
+	if len(res.Unmatched) == 0 {
+		return ""
+	}
+	return b.blankHint(res)
+}
+
+// add puts s after the stages so far. A base is one of those before s, or an image.
+func (b *builder) add(s *stage) {
+	b.stages = append(b.stages, s)
+	if s.kind == ofFile {
+		// BuildKit compares a base's name as written. An image's name is lower case, so folding case only turns errors into stages.
+		s.base = b.byName[strings.ToLower(s.baseName)]
+	}
+	if s.src.Name != "" {
+		b.byName[s.src.Name] = s
+	}
+}
+
+// names are those of all stages, for suggestions.
+func (b *builder) names() []string {
+	var names []string
+	for _, s := range b.numbers {
+		names = append(names, s.out.ID())
+	}
+	return names
+}
+
+// findTarget is the stage that the user wants.
+func (b *builder) findTarget() (*stage, error) {
+	name := b.opts.Target
+	if name == "" {
+		return b.numbers[len(b.numbers)-1], nil
+	}
+	if s, ok := b.byName[strings.ToLower(name)]; ok {
+		return s, nil
+	}
+	e := &diag.Error{What: fmt.Sprintf("target stage %q does not exist", name), Span: diag.Span{File: b.file.Name}}
+	if near, ok := suggest.Search(name, b.names(), false); ok {
+		e.Hint = fmt.Sprintf("Did you mean %s?", near)
+	} else if len(b.byName) > 0 {
+		e.Hint = fmt.Sprintf("The stages are %s.", strings.Join(sortedKeys(b.byName), ", "))
+	} else {
+		e.Hint = "Name a stage with FROM … AS " + name + "."
+	}
+	return nil, e
+}
+
+// link finds the stage of each COPY --from, and refuses circles.
+func (b *builder) link() error {
+	for _, s := range b.numbers {
+		for _, cmd := range s.src.Commands {
+			c, err := b.bind(s, cmd)
+			if err != nil {
+				return err
+			}
+			s.commands = append(s.commands, c)
+		}
+	}
+	return b.checkCircles()
+}
+
+// bind finds what cmd depends on, and adds it to what s depends on.
+func (b *builder) bind(s *stage, cmd instructions.Command) (command, error) {
+	cp, ok := cmd.(*instructions.CopyCommand)
+	if !ok || cp.From == "" {
+		return command{Command: cmd}, nil
+	}
+	res, err := b.expand(cp.From, newVariables())
+	if err != nil {
+		return command{}, b.located(err, cmd.Location())
+	}
+	if res.Result != cp.From {
+		return command{}, b.fail(cmd.Location(), "Give the stage a fixed name: FROM … AS name can use ARGs from before the first FROM.",
+			"COPY --from=%s: variables cannot be used here", cp.From)
+	}
+	from, err := b.findSource(cp)
+	if err != nil {
+		return command{}, err
+	}
+	s.deps = append(s.deps, dependency{on: from, at: cmd.Location()})
+	return command{Command: cmd, from: from}, nil
+}
+
+// findSource is the stage that a COPY --from names: by position, by name, or else an image.
+func (b *builder) findSource(cp *instructions.CopyCommand) (*stage, error) {
+	if n, err := strconv.Atoi(cp.From); err == nil {
+		if n < 0 || n >= len(b.numbers) {
+			return nil, b.fail(cp.Location(), fmt.Sprintf("The stages are numbered from 0 to %d.", len(b.numbers)-1), "COPY --from=%s: there is no such stage", cp.From)
+		}
+		return b.numbers[n], nil
+	}
+	if s, ok := b.byName[strings.ToLower(cp.From)]; ok {
+		return s, nil
+	}
+	s := &stage{kind: aliasOfImage, baseName: cp.From, at: cp.Location(), out: &Stage{Index: len(b.stages), Span: b.file.Span(cp.Location())}}
+	if cp.From == scratch {
+		s.kind, s.out.Name = aliasOfScratch, scratch
+	}
+	b.add(s)
+	return s, nil
+}
+
+// checkCircles refuses stages that need themselves.
+func (b *builder) checkCircles() error {
+	done := map[*stage]bool{}
+	onPath := map[*stage]bool{}
+	var visit func(s *stage) error
+	visit = func(s *stage) error {
+		done[s], onPath[s] = true, true
+		defer delete(onPath, s)
+		for _, d := range s.deps {
+			if onPath[d.on] {
+				return b.fail(d.at, "A stage can copy only from stages before it.", "stage %s depends on itself", d.on.out.ID())
+			}
+			if done[d.on] {
+				continue
+			}
+			if err := visit(d.on); err != nil {
+				return err
+			}
+		}
+		return nil
+	}
+	for _, s := range b.stages {
+		if done[s] {
+			continue
+		}
+		if err := visit(s); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// reachable are the stages that target needs, with itself.
+func reachable(target *stage) map[*stage]bool {
+	found := map[*stage]bool{}
+	todo := []*stage{target}
+	for len(todo) > 0 {
+		s := todo[len(todo)-1]
+		todo = todo[:len(todo)-1]
+		if s == nil || found[s] {
+			continue
+		}
+		found[s] = true
+		todo = append(todo, s.base)
+		for _, d := range s.deps {
+			todo = append(todo, d.on)
+		}
+	}
+	return found
+}
