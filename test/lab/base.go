@@ -151,9 +151,11 @@ func busyboxEntries(applets []string) []entry {
 	file := func(name string, mode int64, content string) entry {
 		return entry{Header: tar.Header{Typeflag: tar.TypeReg, Name: name, Mode: mode}, content: content}
 	}
+	moved := file("bin/moved", 0o755, "#!/bin/sh\necho moved\n")
 	capability := file("bin/capable", 0o755, "#!/bin/sh\necho capable\n")
 	// cap_net_raw+ep: revision 2, effective, permitted bit 13 (linux/capability.h)
 	capability.PAXRecords = map[string]string{"SCHILY.xattr.security.capability": "\x01\x00\x00\x02\x00\x20\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00"}
+	moved.PAXRecords = capability.PAXRecords
 	shadow := file("etc/shadow", 0o640, "root:*:19000:0:99999:7:::\n")
 	shadow.Gid = 42
 	entries := []entry{
@@ -162,7 +164,7 @@ func busyboxEntries(applets []string) []entry {
 		dir("var/keep/", 0o750), file("var/keep/one", 0o600, "one\n"), file("var/keep/two", 0o604, "two\n"),
 		file("etc/passwd", 0o644, "root:x:0:0:root:/root:/bin/sh\nnobody:x:65534:65534:nobody:/:/bin/false\n"),
 		file("etc/group", 0o644, "root:x:0:\nshadow:x:42:\nnogroup:x:65534:\n"), shadow,
-		file("etc/removed", 0o644, "to be removed\n"), capability,
+		file("etc/removed", 0o644, "to be removed\n"), moved, capability,
 		file("bin/busybox", 0o755, ""),
 	}
 	for _, a := range applets {

@@ -91,7 +91,8 @@ func (c *Container) Remove(ctx context.Context) error {
 	return err
 }
 
-// DockerBuild builds the context dir with the Docker engine's own builder, names the image ref and pushes it.
+// DockerBuild builds the context dir with the Docker engine's own builder and pushes the image to ref;
+// the engine keeps nothing but the base.
 func DockerBuild(ctx context.Context, dir, ref string) (Result, error) {
 	args := []string{"docker", "build", "--network", "host", "--no-cache", "--force-rm", "-t", ref}
 	args = append(append(args, ProxyArgs(os.Getenv)...), dir)
@@ -102,7 +103,8 @@ func DockerBuild(ctx context.Context, dir, ref string) (Result, error) {
 	if _, err := Must(ctx, "docker", "push", ref); err != nil {
 		return r, err
 	}
-	return r, nil
+	_, err = Must(ctx, "docker", "rmi", "-f", ref)
+	return r, err
 }
 
 // ProxyArgs are the build arguments that pass this machine's proxies on to RUN steps, as both builders take them.

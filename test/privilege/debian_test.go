@@ -22,6 +22,7 @@ RUN mknod /srv/fifo p && chown app /srv/fifo && mknod -m 660 /srv/null c 1 3 && 
 RUN rm /etc/issue.net && rm -r /usr/share/common-licenses && mkdir /usr/share/common-licenses && touch /usr/share/common-licenses/NONE && chmod 4711 /usr/bin/attr && chown 12:34 /etc/debian_version
 RUN setfattr -n user.note -v remember /srv/data/file && getfattr -d /srv/third
 USER app
+RUN mkdir /home/app/work
 WORKDIR /home/app/work
 RUN whoami > ../who && id > ../id && sudo -n id > ../root-id && sudo -n -u svc cat /srv/data/file > ../svc && ! cat /etc/shadow 2>/dev/null
 RUN cd .. && git init -q repo && cd repo && cp ../src/main.txt . && git add . && git config user.name app && git config user.email app@example.com && GIT_AUTHOR_DATE=@1700000000Z GIT_COMMITTER_DATE=@1700000000Z git commit -q -m first && git rev-parse HEAD > ../head
@@ -100,7 +101,7 @@ func checkRuns(t *testing.T, ref string) {
 		{"app", "psql --version | cut -c1-17", "psql (PostgreSQL)"},
 		{"app", "git -C /home/app/repo log --format=%s", "first"},
 		{"root", "getcap /usr/local/bin/bind /usr/local/bin/su2", "/usr/local/bin/bind cap_net_bind_service=ep\n/usr/local/bin/su2 cap_setgid,cap_setuid=ep"},
-		{"root", "stat -c '%u:%g %a %F' /srv/data /srv/fifo /srv/null /opt/a/b", "4242:4242 2750 directory\n1000:0 644 fifo\n0:0 660 character special file\n789:1011 755 directory"},
+		{"root", "stat -c '%U:%g %a %F' /srv/fifo /srv/null /opt/a/b; stat -c %u:%G:%a /srv/data", "app:0 644 fifo\nroot:0 660 character special file\nUNKNOWN:1011 755 directory\n4242:svc:2750"},
 		{"root", "stat -c %h /srv/third", "3"},
 		{"root", "ls /usr/share/common-licenses; test ! -e /etc/issue.net && echo gone", "NONE\ngone"},
 		{"svc", "/usr/local/bin/su2 id -u", "4242"},

@@ -16,10 +16,10 @@ import (
 
 // smallDockerfile does in a second what breaks when privileges are missing.
 const smallDockerfile = `FROM %s
-RUN echo hello > /hello && adduser -D -u 1234 app && chown app /hello && ln /hello /srv/hello2 && ln -s ../hello /srv/hello3
+RUN echo hello > /hello && echo app:x:1234:1234::/home/app:/bin/sh >> /etc/passwd && echo app:x:1234: >> /etc/group && mkdir -m 2755 /home/app && chown app:app /home/app && chown app /hello && ln /hello /srv/hello2 && ln -s ../hello /srv/hello3
 RUN mknod /srv/fifo p && mknod /srv/null c 1 3 && chown 77:88 /srv/fifo && rm /etc/removed && rm -r /var/keep && mkdir /var/keep && echo new > /var/keep/three
 RUN mkdir -p /d/e && chmod 2775 /d && chown 7:8 /d /d/e && chmod 1777 /d/e && cp /bin/busybox /d/su && chmod 4755 /d/su && chown -h 9:9 /srv/hello3
-RUN umask 077; touch /root/private; chmod 0604 /etc/shadow; chown 3:3 /bin/capable; sleep 1000 &
+RUN umask 077; touch /root/private; chmod 0604 /etc/shadow; chown 3:3 /bin/capable; mv /bin/moved /srv/moved; sleep 1000 &
 RUN cp -a /d /copy && mv /copy/su /copy/us && test ! -e /etc/removed && test -z "$(ls /proc | grep -x 99999)"
 COPY --chown=app:app files /srv/files
 COPY --chown=55 files/run.sh /usr/local/bin/
