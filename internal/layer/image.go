@@ -10,6 +10,11 @@ import (
 )
 
 // Image is one layer in readable form: an uncompressed EROFS file and the list of what the layer says.
+//
+// The file cannot say everything, since gVisor's reader refuses inodes with xattrs: files with xattrs are not in it,
+// under none of their names (but their bytes are, at Offset), and directories are there without their xattrs.
+// Whiteouts are character devices 0:0. Opaque marks are in the Index only.
+//
 // It is independent of what lies below; whatever depends on that is rootfs's business.
 // It is immutable and may be used from many goroutines.
 type Image struct {
@@ -20,6 +25,8 @@ type Image struct {
 }
 
 // Index lists the paths of one layer in the order of Changes. Whiteouts and opaque marks are included.
+// Every parent of an entry has an entry, the root "." included; a layer that says nothing has no entries at all.
+// Inode and Links are not set: names of one file are Hardlink entries of its first name in tree order.
 type Index struct {
 	Entries []IndexEntry
 }
@@ -28,16 +35,16 @@ type Index struct {
 type IndexEntry struct {
 	tree.Entry
 	// Content is the digest of a regular file's bytes; empty for everything else.
-	// A Hardlink entry carries its first name's digest.
+	// A Hardlink entry carries its first name's digest, and its metadata, but a Size of zero; see Index.Target.
 	Content digest.Digest
-	// Offset is where a regular file's bytes start in Image.File, in bytes; -1 without an Image.
+	// Offset is where a regular file's bytes start in Image.File, in bytes; -1 without a file.
 	Offset int64
 	// Implied marks a directory that the layer has no entry for but has entries inside.
 	// Its metadata is that of the tree below, or 0755 root:root where there is none.
 	Implied bool
 }
 
-// Content reads the bytes of the regular file e, which must be an entry of im.Index.
+// Content reads the bytes of the regular file e, which must be an entry of im.Index and no Hardlink.
 func (im *Image) Content(e *IndexEntry) io.Reader {
 	return io.NewSectionReader(im.File, e.Offset, e.Size)
 }

@@ -3,7 +3,7 @@
 // Three forms of a layer meet here:
 //
 //   - Changes: what a step did to the tree below it, engine-neutral and in normal form (see Diff);
-//   - Blob: the compressed tar that a registry holds, with its digest, diffID and per-path Index;
+//   - the blob: the compressed tar that a registry holds, with its digest, diffID and per-path Index;
 //   - Image: the layer as an uncompressed EROFS file that a sandbox maps and that we read files from.
 package layer
 
@@ -23,6 +23,7 @@ import (
 //     size, mtime (whole seconds) and content does not come at all;
 //   - an unchanged directory comes only if something inside it comes, so that no consumer has to invent metadata for it
 //     (Docker's overlay2 would make it 0755 root:root);
+//   - a directory of which only the mtime changed counts as unchanged, and the root never comes from Diff, as in BuildKit;
 //   - a Whiteout comes only for a path that exists below, and nothing comes inside it;
 //   - sockets do not come;
 //   - the first name of a hard-linked file carries the data, later names are Hardlink entries.

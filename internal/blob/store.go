@@ -1,0 +1,252 @@
+// Package blob keeps bytes under their digest: written once, streaming, and read from many places at a time.
+//
+// A Store lies in a build's work directory and goes with it (New), or in a plain directory that outlives the
+// process and may be shared by several of them (OpenDir). Where there is no directory at all, blobs live in memory.
+// A blob appears under its digest only when it is complete.
+package blob
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"hash"
+	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"sync"
+
+	"github.com/opencontainers/go-digest"
+
+	"hako/internal/workdir"
+)
+
+// Store holds blobs by their sha256 digest. It may be used from many goroutines.
+type Store struct {
+	dir  string       // directory of the store; empty: mem holds everything
+	work *workdir.Dir // makes files in memory if dir is empty
+	lock *os.File     // of a directory that outlives the process
+
+	mu  sync.Mutex
+	mem map[digest.Digest]*memBlob // guarded by mu
+}
+
+// memBlob is a blob without a name. Its file is never written again.
+type memBlob struct {
+	file *os.File
+	size int64
+}
+
+// New makes an empty store in a build's work directory. It is valid until the directory is closed.
+func New(d *workdir.Dir) (*Store, error) {
+	s := &Store{work: d, mem: map[digest.Digest]*memBlob{}}
+	if d.Path() == "" {
+		return s, nil
+	}
+	s.dir = filepath.Join(d.Path(), "blobs")
+	return s, s.makeDirs()
+}
+
+func (s *Store) makeDirs() error {
+	for _, name := range []string{s.dir, s.blobDir(), s.tempDir()} {
+		if err := os.Mkdir(name, 0o700); err != nil && !errors.Is(err, fs.ErrExist) {
+			return fmt.Errorf("create blob store: %w", err)
+		}
+	}
+	return nil
+}
+
+func (s *Store) blobDir() string { return filepath.Join(s.dir, "sha256") }
+func (s *Store) tempDir() string { return filepath.Join(s.dir, "new") }
+
+func (s *Store) path(d digest.Digest) string { return filepath.Join(s.blobDir(), d.Encoded()) }
+
+// Close releases the store. Blobs that are open stay readable; those of a store without a directory are lost.
+// It is idempotent.
+func (s *Store) Close() error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	var errs []error
+	for _, b := range s.mem {
+		errs = append(errs, b.file.Close())
+	}
+	clear(s.mem)
+	if s.lock != nil {
+		errs = append(errs, s.lock.Close())
+		s.lock = nil
+	}
+	return errors.Join(errs...)
+}
+
+// Has tells whether the store holds the blob.
+func (s *Store) Has(d digest.Digest) bool {
+	if validate(d) != nil {
+		return false
+	}
+	if s.dir == "" {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		return s.mem[d] != nil
+	}
+	st, err := os.Lstat(s.path(d))
+	return err == nil && st.Mode().IsRegular()
+}
+
+// Blob is an open blob. ReadAt may be called from many goroutines; Read and Seek share one position.
+type Blob struct {
+	io.SectionReader
+	file *os.File // nil if it belongs to the store
+}
+
+// Close releases the blob.
+func (b *Blob) Close() error {
+	if b.file == nil {
+		return nil
+	}
+	return b.file.Close()
+}
+
+// Open opens the blob for reading. A blob that the store does not hold is an error that Is fs.ErrNotExist.
+// The content is not verified again. The caller closes the result.
+func (s *Store) Open(d digest.Digest) (*Blob, error) {
+	if err := validate(d); err != nil {
+		return nil, err
+	}
+	if s.dir == "" {
+		return s.openMem(d)
+	}
+	f, err := os.Open(s.path(d))
+	if err != nil {
+		return nil, fmt.Errorf("open blob: %w", err)
+	}
+	st, err := f.Stat()
+	if err != nil {
+		return nil, errors.Join(fmt.Errorf("open blob: %w", err), f.Close())
+	}
+	return &Blob{SectionReader: *io.NewSectionReader(f, 0, st.Size()), file: f}, nil
+}
+
+func (s *Store) openMem(d digest.Digest) (*Blob, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	b := s.mem[d]
+	if b == nil {
+		return nil, fmt.Errorf("open blob %s: %w", d, fs.ErrNotExist)
+	}
+	// A descriptor of its own keeps the blob readable when the store closes. Its position is shared, but unused.
+	f, err := dup(b.file)
+	if err != nil {
+		return nil, fmt.Errorf("open blob %s: %w", d, err)
+	}
+	return &Blob{SectionReader: *io.NewSectionReader(f, 0, b.size), file: f}, nil
+}
+
+// Create starts a new blob. The caller ends it with Commit or Close.
+// Once ctx has ended, writes and Commit return its cause.
+func (s *Store) Create(ctx context.Context) (*Writer, error) {
+	f, err := s.tempFile()
+	if err != nil {
+		return nil, fmt.Errorf("create blob: %w", err)
+	}
+	return &Writer{ctx: ctx, store: s, file: f, hash: digest.Canonical.Hash()}, nil
+}
+
+func (s *Store) tempFile() (*os.File, error) {
+	if s.dir == "" {
+		return s.work.File("blob")
+	}
+	return os.CreateTemp(s.tempDir(), "blob-*")
+}
+
+// Writer receives the bytes of one blob. It is used by one goroutine.
+type Writer struct {
+	ctx   context.Context //nolint:containedctx // io.Writer has no place for it; a Writer lives as long as one transfer
+	store *Store
+	file  *os.File
+	hash  hash.Hash
+	size  int64
+	done  bool
+}
+
+var errDone = errors.New("blob writer is closed")
+
+// Write appends to the blob.
+func (w *Writer) Write(p []byte) (int, error) {
+	if w.done {
+		return 0, errDone
+	}
+	if w.ctx.Err() != nil {
+		return 0, context.Cause(w.ctx)
+	}
+	n, err := w.file.Write(p)
+	w.hash.Write(p[:n])
+	w.size += int64(n)
+	if err != nil {
+		return n, fmt.Errorf("write blob: %w", err)
+	}
+	return n, nil
+}
+
+// Size is the number of bytes written so far.
+func (w *Writer) Size() int64 { return w.size }
+
+// Digest is that of the bytes written so far.
+func (w *Writer) Digest() digest.Digest { return digest.NewDigest(digest.Canonical, w.hash) }
+
+// Commit makes the blob visible under its digest, which it returns with the size in bytes.
+// If want is not empty and the digest is another, the blob is dropped and the error names both.
+// Committing what the store holds already is no error.
+func (w *Writer) Commit(want digest.Digest) (digest.Digest, int64, error) {
+	if w.done {
+		return "", 0, errDone
+	}
+	if w.ctx.Err() != nil {
+		return "", 0, errors.Join(context.Cause(w.ctx), w.Close())
+	}
+	got := w.Digest()
+	if want != "" && want != got {
+		err := fmt.Errorf("store blob %s: content has digest %s", want, got)
+		return "", 0, errors.Join(err, w.Close())
+	}
+	if err := w.publish(got); err != nil {
+		return "", 0, fmt.Errorf("store blob %s: %w", got, err)
+	}
+	return got, w.size, nil
+}
+
+func (w *Writer) publish(d digest.Digest) error {
+	w.done = true
+	s := w.store
+	if s.dir != "" {
+		return errors.Join(os.Rename(w.file.Name(), s.path(d)), w.file.Close())
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.mem[d] != nil {
+		return w.file.Close()
+	}
+	s.mem[d] = &memBlob{file: w.file, size: w.size}
+	return nil
+}
+
+// Close drops the blob if it was not committed. It is idempotent.
+func (w *Writer) Close() error {
+	if w.done {
+		return nil
+	}
+	w.done = true
+	if w.store.dir != "" {
+		return errors.Join(os.Remove(w.file.Name()), w.file.Close())
+	}
+	return w.file.Close()
+}
+
+func validate(d digest.Digest) error {
+	if err := d.Validate(); err != nil {
+		return fmt.Errorf("blob %q: %w", string(d), err)
+	}
+	if d.Algorithm() != digest.SHA256 {
+		return fmt.Errorf("blob %s: only sha256 digests are supported", d)
+	}
+	return nil
+}

@@ -1,0 +1,116 @@
+package layer
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"hash"
+	"io"
+	"os"
+
+	"github.com/opencontainers/go-digest"
+
+	"hako/internal/tree"
+)
+
+// collector takes the entries of a layer one by one and makes the index, and the image if there is a file for it.
+type collector struct {
+	names *names
+	image *erofsWriter // may be nil
+	file  *os.File
+	bytes int64 // of contents so far
+	hash  hash.Hash
+	buf   []byte
+}
+
+func newCollector(l Limits, file *os.File) (*collector, error) {
+	const bufSize = 128 << 10
+	c := &collector{names: newNames(l), file: file, hash: digest.Canonical.Hash(), buf: make([]byte, bufSize)}
+	if file == nil {
+		return c, nil
+	}
+	var err error
+	c.image, err = newErofsWriter(file)
+	return c, err
+}
+
+// content reads exactly size bytes, hashes them, stores them in the image and copies them to also, which may be nil.
+func (c *collector) content(ctx context.Context, ino *inode, r io.Reader, also io.Writer) error {
+	c.bytes += ino.Size
+	if c.bytes > c.names.limits.TarBytes {
+		return fmt.Errorf("layer has more than %d bytes of content", c.names.limits.TarBytes)
+	}
+	ino.offset = -1
+	if c.image != nil {
+		var err error
+		if ino.offset, err = c.image.align(); err != nil {
+			return err
+		}
+	}
+	c.hash.Reset()
+	for left := ino.Size; left > 0; {
+		if ctx.Err() != nil {
+			return context.Cause(ctx)
+		}
+		n, err := r.Read(c.buf[:min(left, int64(len(c.buf)))])
+		left -= int64(n)
+		if err := c.chunk(c.buf[:n], also); err != nil {
+			return err
+		}
+		if left > 0 && err != nil {
+			return shortContent(err, left)
+		}
+	}
+	ino.content = digest.NewDigest(digest.Canonical, c.hash)
+	return nil
+}
+
+func shortContent(err error, left int64) error {
+	if errors.Is(err, io.EOF) {
+		err = io.ErrUnexpectedEOF
+	}
+	return fmt.Errorf("read content, %d bytes are missing: %w", left, err)
+}
+
+func (c *collector) chunk(p []byte, also io.Writer) error {
+	c.hash.Write(p)
+	if c.image != nil {
+		if _, err := c.image.Write(p); err != nil {
+			return err
+		}
+	}
+	if also == nil {
+		return nil
+	}
+	_, err := also.Write(p)
+	return err
+}
+
+// finish completes the index, and the image if there is one.
+func (c *collector) finish() (*Image, error) {
+	if err := c.names.linkLate(); err != nil {
+		return nil, err
+	}
+	im := &Image{File: c.file, Index: c.names.index()}
+	if c.image == nil {
+		return im, nil
+	}
+	return im, c.image.finish(c.names.root)
+}
+
+// add takes an entry of a change set, whose path has no markers in it.
+func (c *collector) add(ctx context.Context, e *tree.Entry, content io.Reader, also io.Writer) error {
+	ino := &inode{Entry: *e, offset: -1}
+	ino.Inode, ino.Links = 0, 0 // of the tree that the entry comes from
+	switch e.Kind {
+	case tree.Hardlink:
+		return c.names.putLink(*e)
+	case tree.Whiteout:
+		return c.names.hide(e.Path, *e)
+	case tree.Regular:
+		if err := c.content(ctx, ino, content, also); err != nil {
+			return err
+		}
+	}
+	return c.names.put(ino)
+}

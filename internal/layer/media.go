@@ -1,0 +1,118 @@
+package layer
+
+import (
+	"bufio"
+	"bytes"
+	"fmt"
+	"io"
+
+	"github.com/klauspost/compress/gzip"
+	"github.com/klauspost/compress/zstd"
+)
+
+// The media types of layers.
+const (
+	MediaTypeOCI        = "application/vnd.oci.image.layer.v1.tar"
+	MediaTypeOCIGzip    = MediaTypeOCI + "+gzip"
+	MediaTypeOCIZstd    = MediaTypeOCI + "+zstd"
+	MediaTypeDocker     = "application/vnd.docker.image.rootfs.diff.tar"
+	MediaTypeDockerGzip = MediaTypeDocker + ".gzip"
+	MediaTypeDockerZstd = MediaTypeDocker + ".zstd"
+
+	mediaTypeOCINondist     = "application/vnd.oci.image.layer.nondistributable.v1.tar"
+	mediaTypeDockerForeign  = "application/vnd.docker.image.rootfs.foreign.diff.tar"
+	mediaTypeDockerForeignZ = mediaTypeDockerForeign + ".gzip"
+)
+
+// Compression is how a layer's tar is stored.
+type Compression uint8
+
+// The compressions. Gzip is the default since every registry and runtime takes it.
+const (
+	Gzip Compression = iota
+	Zstd
+	Uncompressed
+)
+
+// String is the name as a user writes it.
+func (c Compression) String() string {
+	switch c {
+	case Gzip:
+		return "gzip"
+	case Zstd:
+		return "zstd"
+	case Uncompressed:
+		return "uncompressed"
+	}
+	return "unknown"
+}
+
+// compressionOf says how a layer with this media type is compressed; known is false for types that are no layers.
+func compressionOf(mediaType string) (c Compression, known bool) {
+	switch mediaType {
+	case MediaTypeOCIGzip, MediaTypeDockerGzip, mediaTypeOCINondist + "+gzip", mediaTypeDockerForeignZ:
+		return Gzip, true
+	case MediaTypeOCIZstd, MediaTypeDockerZstd, mediaTypeOCINondist + "+zstd":
+		return Zstd, true
+	case MediaTypeOCI, MediaTypeDocker, mediaTypeOCINondist, mediaTypeDockerForeign:
+		return Uncompressed, true
+	}
+	return 0, false
+}
+
+// sniff says how the data at the start of r is compressed.
+func sniff(r *bufio.Reader) (Compression, error) {
+	head, err := r.Peek(4)
+	if err != nil && err != io.EOF { //nolint:errorlint // Peek returns what Read returned
+		return 0, err
+	}
+	switch {
+	case bytes.HasPrefix(head, []byte{0x1f, 0x8b}):
+		return Gzip, nil
+	case bytes.HasPrefix(head, []byte{0x28, 0xb5, 0x2f, 0xfd}):
+		return Zstd, nil
+	case len(head) == 4 && head[0]&0xf0 == 0x50 && bytes.Equal(head[1:], []byte{0x2a, 0x4d, 0x18}):
+		return Zstd, nil // a skippable frame comes first, as zstd:chunked and eStargz-like writers do
+	}
+	return Uncompressed, nil
+}
+
+// decompress returns the tar in r. Many registries hold gzip data under a plain tar media type and the other way
+// round; as containerd does, the bytes decide between those two. Zstd under a type that says otherwise is refused,
+// and so is the opposite.
+func decompress(r io.Reader, mediaType string) (io.ReadCloser, error) {
+	want, known := compressionOf(mediaType)
+	if !known {
+		return nil, fmt.Errorf("media type %q is not that of a layer", mediaType)
+	}
+	const bufSize = 64 << 10
+	br := bufio.NewReaderSize(r, bufSize)
+	got, err := sniff(br)
+	if err != nil {
+		return nil, err
+	}
+	if (got == Zstd) != (want == Zstd) {
+		return nil, fmt.Errorf("media type is %s, but the data is %s", mediaType, got)
+	}
+	switch got {
+	case Gzip:
+		zr, err := gzip.NewReader(br)
+		if err != nil {
+			return nil, fmt.Errorf("read gzip: %w", err)
+		}
+		return zr, nil
+	case Zstd:
+		return newZstdReader(br)
+	}
+	return io.NopCloser(br), nil
+}
+
+func newZstdReader(r io.Reader) (io.ReadCloser, error) {
+	const maxWindow = 128 << 20 // what zstd --long writes; more would not fit into a small builder
+	zr, err := zstd.NewReader(r,
+		zstd.WithDecoderConcurrency(1), zstd.WithDecoderLowmem(true), zstd.WithDecoderMaxWindow(maxWindow))
+	if err != nil {
+		return nil, fmt.Errorf("read zstd: %w", err)
+	}
+	return zr.IOReadCloser(), nil
+}

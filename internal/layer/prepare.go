@@ -1,0 +1,154 @@
+package layer
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"hash"
+	"io"
+	"os"
+
+	"github.com/opencontainers/go-digest"
+	"golang.org/x/sync/errgroup"
+)
+
+// Prepare reads a compressed layer once, verifies it against want while doing so, and writes it to file as an
+// EROFS image. file is emptied first; it stays the caller's. To keep the compressed bytes as well, pass an
+// io.TeeReader that copies them to a blob writer: on success every byte has been read, and on an error
+// nothing should be committed.
+//
+// want.Digest, want.DiffID and want.Size (unless 0) have to match, or the error names what does not.
+// The content of the layer is not trusted: see Limits.
+func Prepare(ctx context.Context, compressed io.Reader, want Descriptor, file *os.File) (*Image, error) {
+	return Limits{}.Prepare(ctx, compressed, want, file)
+}
+
+// Prepare is the function Prepare with these limits.
+func (l Limits) Prepare(ctx context.Context, compressed io.Reader, want Descriptor, file *os.File) (*Image, error) {
+	im, err := l.prepare(ctx, compressed, want, file)
+	if err != nil {
+		return nil, fmt.Errorf("read layer %s: %w", want.Digest, err)
+	}
+	return im, nil
+}
+
+func (l Limits) prepare(ctx context.Context, compressed io.Reader, want Descriptor, file *os.File) (*Image, error) {
+	for _, d := range []digest.Digest{want.Digest, want.DiffID} {
+		if err := d.Validate(); err != nil {
+			return nil, fmt.Errorf("digest %q: %w", string(d), err)
+		}
+	}
+	c, err := newCollector(l, file)
+	if err != nil {
+		return nil, err
+	}
+	blob := &verifier{ctx: ctx, r: compressed, hash: digest.Canonical.Hash(), max: want.Size}
+	g, gctx := errgroup.WithContext(ctx)
+	p := newReadPipe(gctx)
+	diffID := digest.Canonical.Hash()
+	g.Go(func() error { return inflate(blob, want, p) })
+	g.Go(func() error { return p.hash(diffID) })
+	g.Go(func() error {
+		defer p.stop()
+		return consume(gctx, p, c)
+	})
+	err = g.Wait()
+	if ctx.Err() != nil {
+		return nil, context.Cause(ctx)
+	}
+	// A blob that is not what was asked for explains every other error.
+	if verr := blob.verify(want, err); verr != nil {
+		return nil, verr
+	}
+	if err != nil {
+		return nil, err
+	}
+	if got := digest.NewDigest(digest.Canonical, diffID); got != want.DiffID {
+		return nil, fmt.Errorf("uncompressed content has digest %s, but the image config says %s", got, want.DiffID)
+	}
+	return c.finish()
+}
+
+// inflate feeds the pipe with the uncompressed layer and reads the blob to its last byte.
+func inflate(blob *verifier, want Descriptor, p *readPipe) error {
+	zr, err := decompress(blob, want.MediaType)
+	if err != nil {
+		return err
+	}
+	defer zr.Close() //nolint:errcheck // only frees buffers
+	if err := p.fill(zr); err != nil {
+		return err
+	}
+	_, err = io.Copy(io.Discard, blob)
+	return err
+}
+
+// consume reads the tar, and what follows its end marker, since the diffID covers that, too.
+func consume(ctx context.Context, p *readPipe, c *collector) error {
+	limited := &limitReader{r: p, left: c.names.limits.TarBytes}
+	if err := readTar(ctx, limited, c); err != nil {
+		return err
+	}
+	_, err := io.Copy(io.Discard, limited)
+	return err
+}
+
+// limitReader fails, other than io.LimitReader, if there is more to read.
+type limitReader struct {
+	r    io.Reader
+	left int64
+}
+
+func (l *limitReader) Read(p []byte) (int, error) {
+	n, err := l.r.Read(p)
+	if l.left -= int64(n); l.left < 0 {
+		return n, errors.New("uncompressed layer is larger than allowed")
+	}
+	return n, err
+}
+
+// verifier hashes and counts what is read through it.
+type verifier struct {
+	ctx  context.Context //nolint:containedctx // io.Reader has no place for it; a verifier lives as long as one call
+	r    io.Reader
+	hash hash.Hash
+	n    int64
+	max  int64 // 0: unknown
+	err  error // the reader's own
+}
+
+func (v *verifier) Read(p []byte) (int, error) {
+	if v.ctx.Err() != nil {
+		return 0, context.Cause(v.ctx)
+	}
+	n, err := v.r.Read(p)
+	v.hash.Write(p[:n])
+	v.n += int64(n)
+	if v.max > 0 && v.n > v.max {
+		return n, fmt.Errorf("blob is larger than the %d bytes that the manifest says", v.max)
+	}
+	if err != nil && err != io.EOF { //nolint:errorlint // io.EOF is never wrapped by a Reader
+		v.err = err
+	}
+	return n, err
+}
+
+// verify compares the blob with what was asked for. cause is why reading it ended early, if it did.
+func (v *verifier) verify(want Descriptor, cause error) error {
+	if v.err != nil {
+		return v.err
+	}
+	if cause != nil {
+		// Only the whole blob can be judged, and it is cheap to find out whether it is damaged or just bad.
+		if _, err := io.Copy(io.Discard, v); err != nil {
+			return cause
+		}
+	}
+	if want.Size > 0 && v.n != want.Size {
+		return fmt.Errorf("blob has %d bytes, but the manifest says %d", v.n, want.Size)
+	}
+	if got := digest.NewDigest(digest.Canonical, v.hash); got != want.Digest {
+		return fmt.Errorf("blob has digest %s", got)
+	}
+	return nil
+}
