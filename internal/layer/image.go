@@ -22,6 +22,8 @@ type Image struct {
 	File *os.File
 	// Index lists every path of the layer in tree order.
 	Index *Index
+
+	absent *absent // set if File is nil, see Listing
 }
 
 // Index lists the paths of one layer in the order of Changes. Whiteouts and opaque marks are included.
