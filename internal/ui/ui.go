@@ -1,0 +1,291 @@
+// Package ui shows the event stream of a build: as text, as text with color, or as one JSON object per line.
+// Every line goes out in one write, so lines of steps that run at the same time never mix.
+//
+// Text goes to two places: what RUN commands write to standard output goes to ours, everything else to standard error.
+// A command's lines pass unchanged while steps run one at a time; from the moment that two run together,
+// each line starts with its step's name. In JSON everything is on standard error; see record for the fields.
+package ui
+
+import (
+	"fmt"
+	"io"
+	"strings"
+	"sync"
+	"time"
+
+	"hako/internal/event"
+)
+
+// Format is how events are shown.
+type Format uint8
+
+// The formats.
+const (
+	Text Format = iota + 1
+	Color
+	JSON
+)
+
+// ParseFormat reads "text", "color" or "json".
+func ParseFormat(s string) (Format, error) {
+	switch s {
+	case "text":
+		return Text, nil
+	case "color":
+		return Color, nil
+	case "json":
+		return JSON, nil
+	}
+	return 0, fmt.Errorf("not a log format: %q (there are text, color and json)", s)
+}
+
+// Level is how much is shown: events above it are left out. Output of commands is always shown.
+type Level uint8
+
+// The levels, with kaniko's names.
+const (
+	Panic Level = iota + 1
+	Fatal
+	Error
+	Warn
+	Info
+	Debug
+	Trace
+)
+
+// ParseLevel reads a level's name in any case; "warning" is "warn".
+func ParseLevel(s string) (Level, error) {
+	for l := Panic; l <= Trace; l++ {
+		if strings.EqualFold(s, l.String()) {
+			return l, nil
+		}
+	}
+	if strings.EqualFold(s, "warning") {
+		return Warn, nil
+	}
+	return 0, fmt.Errorf("not a log level: %q (there are trace, debug, info, warn, error, fatal and panic)", s)
+}
+
+// String is the name, in lower case.
+func (l Level) String() string {
+	names := [...]string{"", "panic", "fatal", "error", "warn", "info", "debug", "trace"}
+	if int(l) >= len(names) {
+		return ""
+	}
+	return names[l]
+}
+
+// Options say how to show events.
+type Options struct {
+	// Format and Level are Color and Info if zero.
+	Format Format
+	Level  Level
+	// Timestamps puts the time of day in front of text lines instead of the seconds since the start.
+	Timestamps bool
+	// Stdout and Stderr must not be nil.
+	Stdout, Stderr io.Writer
+	// Now is the clock.
+	Now func() time.Time
+}
+
+// progressInterval is the least time between two lines about one transfer.
+const progressInterval = 5 * time.Second
+
+// UI is an event.Sink. Lines that cannot be written are dropped: a build does not fail for its log.
+type UI struct {
+	opts  Options
+	start time.Time
+
+	mu sync.Mutex // guards all below, and the writers
+	// active holds the steps that run; parallel stays true once two did.
+	active   map[string]bool
+	parallel bool
+	// shown is when each transfer was last mentioned.
+	shown map[string]time.Time
+}
+
+var _ event.Sink = (*UI)(nil)
+
+// New returns a UI that starts its clock now.
+func New(opts Options) *UI {
+	if opts.Format == 0 {
+		opts.Format = Color
+	}
+	if opts.Level == 0 {
+		opts.Level = Info
+	}
+	return &UI{opts: opts, start: opts.Now(), active: map[string]bool{}, shown: map[string]time.Time{}}
+}
+
+// Emit shows e.
+func (u *UI) Emit(e event.Event) {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	switch e := e.(type) {
+	case event.StepStarted:
+		u.active[e.Step] = true
+		u.parallel = u.parallel || len(u.active) > 1
+		u.line(record{level: Info, Type: "step", Step: e.Step, Message: e.Name})
+	case event.StepOutput:
+		u.output(e)
+	case event.StepDone:
+		delete(u.active, e.Step)
+		u.done(e)
+	case event.Progress:
+		u.progress(e)
+	case event.Warning:
+		r := record{level: Warn, Type: "warning", Message: e.Message}
+		if e.Span.Start != 0 {
+			r.File, r.Line = e.Span.File, e.Span.Start
+		}
+		u.line(r)
+	case event.Info:
+		u.line(record{level: Info, Type: "log", Message: e.Message})
+	case event.Debug:
+		u.line(record{level: Debug, Type: "log", Message: e.Message})
+	}
+}
+
+// Failure shows the error that ended everything: message is what a user reads, over one or more lines.
+// As text it comes as it is, without level and time, so that it is the last thing on standard error.
+func (u *UI) Failure(message string) {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	if u.opts.Format == JSON {
+		u.json(record{level: Error, Type: "error", Message: message})
+		return
+	}
+	u.write(u.opts.Stderr, message+"\n")
+}
+
+func (u *UI) output(e event.StepOutput) {
+	line := strings.TrimSuffix(string(e.Line), "\n")
+	if u.opts.Format == JSON {
+		stream := "stdout"
+		if e.Stderr {
+			stream = "stderr"
+		}
+		u.json(record{level: Info, Type: "output", Step: e.Step, Stream: stream, Message: line})
+		return
+	}
+	if u.parallel {
+		line = u.paint(stepColor, "["+e.Step+"]") + " " + line
+	}
+	w := u.opts.Stdout
+	if e.Stderr {
+		w = u.opts.Stderr
+	}
+	u.write(w, line+"\n")
+}
+
+func (u *UI) done(e event.StepDone) {
+	r := record{level: Info, Type: "done", Step: e.Step, Seconds: e.Duration.Seconds(), Cached: e.Cached}
+	r.Message = "done in " + round(e.Duration).String()
+	switch {
+	case e.Err != nil:
+		r.level, r.Type, r.Message = Error, "failed", "failed after "+round(e.Duration).String()
+		r.Error = e.Err.Error()
+	case e.Cached:
+		r.Message = "cached"
+	case e.Duration < quickStep && u.opts.Format != JSON:
+		r.level = Debug // the line that announced the step says enough
+	}
+	u.line(r)
+}
+
+// quickStep is the time below which the end of a step is not worth a line of text.
+const quickStep = 500 * time.Millisecond
+
+func round(d time.Duration) time.Duration {
+	if d < time.Second {
+		return d.Round(time.Millisecond)
+	}
+	return d.Round(100 * time.Millisecond)
+}
+
+// progress shows a transfer only while it takes long: its first line comes after one interval.
+func (u *UI) progress(e event.Progress) {
+	now := u.opts.Now()
+	last, known := u.shown[e.ID]
+	if e.Finished {
+		delete(u.shown, e.ID)
+		u.line(record{level: Debug, Type: "progress", Transfer: e.ID, Done: e.Done, Total: e.Total, Finished: true, Message: e.What + ": " + size(e.Done)})
+		return
+	}
+	if !known {
+		u.shown[e.ID] = now
+		return
+	}
+	if now.Sub(last) < progressInterval {
+		return
+	}
+	u.shown[e.ID] = now
+	message := e.What + ": " + size(e.Done)
+	if e.Total > 0 {
+		message += " of " + size(e.Total)
+	}
+	u.line(record{level: Info, Type: "progress", Transfer: e.ID, Done: e.Done, Total: e.Total, Message: message})
+}
+
+// size is a number of bytes for people.
+func size(n int64) string {
+	switch {
+	case n >= 1<<30:
+		return fmt.Sprintf("%.1f GiB", float64(n)/(1<<30))
+	case n >= 1<<20:
+		return fmt.Sprintf("%.1f MiB", float64(n)/(1<<20))
+	case n >= 1<<10:
+		return fmt.Sprintf("%.1f KiB", float64(n)/(1<<10))
+	}
+	return fmt.Sprintf("%d B", n)
+}
+
+// line shows r unless its level is above ours.
+func (u *UI) line(r record) {
+	if r.level > u.opts.Level {
+		return
+	}
+	if u.opts.Format == JSON {
+		u.json(r)
+		return
+	}
+	text := r.Message
+	if r.File != "" {
+		text = fmt.Sprintf("%s:%d: %s", r.File, r.Line, text)
+	}
+	if r.Step != "" {
+		text = u.paint(stepColor, r.Step) + " " + text
+	}
+	stamp := fmt.Sprintf("%04d", int(u.opts.Now().Sub(u.start).Seconds()))
+	if u.opts.Timestamps {
+		stamp = u.opts.Now().UTC().Format(time.RFC3339)
+	}
+	label := strings.ToUpper(r.level.String())
+	u.write(u.opts.Stderr, u.paint(levelColor(r.level), label)+"["+stamp+"] "+text+"\n")
+}
+
+const stepColor = "36" // cyan, SGR 36 of ECMA-48
+
+func levelColor(l Level) string {
+	switch {
+	case l <= Error:
+		return "31" // red
+	case l == Warn:
+		return "33" // yellow
+	case l == Info:
+		return "32" // green
+	}
+	return "37" // white
+}
+
+func (u *UI) paint(color, text string) string {
+	if u.opts.Format != Color {
+		return text
+	}
+	return "\x1b[" + color + "m" + text + "\x1b[0m"
+}
+
+// write is one call of Write for one whole line.
+func (u *UI) write(w io.Writer, s string) {
+	_, _ = io.WriteString(w, s) // a build does not fail for its log
+}
