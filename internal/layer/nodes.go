@@ -322,10 +322,10 @@ func (n *node) sorted() []*node {
 
 // index lists all names in tree order. A layer without any entry has an empty index.
 func (t *names) index() *Index {
-	ix := &Index{}
-	if len(t.root.children) > 0 || !t.root.implied || t.root.Opaque {
-		ix.Entries = make([]IndexEntry, 0, t.count+1)
-		t.root.appendTo(ix, ".")
+	ix := &Index{Entries: make([]IndexEntry, 0, t.count+1)}
+	t.root.appendTo(ix, ".")
+	if len(ix.Entries) == 1 && t.root.implied && !t.root.Opaque {
+		ix.Entries = nil
 	}
 	return ix
 }

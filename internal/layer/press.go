@@ -72,7 +72,7 @@ type codec interface {
 	end() []byte
 }
 
-func newPress(ctx context.Context, dst io.Writer, opts WriteOptions) (*press, error) {
+func newPress(ctx context.Context, dst io.Writer, opts WriteOptions) *press {
 	p := &press{dst: dst, codec: codecFor(opts), diffID: digest.Canonical.Hash(), digest: digest.Canonical.Hash()}
 	p.ctx, p.abort = context.WithCancelCause(ctx)
 	p.group, p.ctx = errgroup.WithContext(p.ctx)
@@ -84,16 +84,11 @@ func newPress(ctx context.Context, dst io.Writer, opts WriteOptions) (*press, er
 		p.free <- &block{hashed: make(chan struct{}, 1), compressed: make(chan struct{}, 1)}
 	}
 	for range workers {
-		work, err := p.codec.compressor()
-		if err != nil {
-			p.abort(err)
-			return nil, errors.Join(err, p.group.Wait())
-		}
-		p.group.Go(func() error { return p.compress(work) })
+		p.group.Go(p.compress)
 	}
 	p.group.Go(p.hash)
 	p.group.Go(p.send)
-	return p, nil
+	return p
 }
 
 // Write takes the next bytes of the tar. It copies them.
@@ -181,10 +176,17 @@ func (p *press) hash() error {
 	})
 }
 
-func (p *press) compress(work func(*block) error) error {
-	return p.each(p.workQ, func(b *block) error {
-		b.out.Reset()
-		if err := work(b); err != nil {
+func (p *press) compress() error {
+	var work func(*block) error // made when needed: most layers are one block
+	return p.each(p.workQ, func(b *block) (err error) {
+		if work == nil {
+			work, err = p.codec.compressor()
+		}
+		if err == nil {
+			b.out.Reset()
+			err = work(b)
+		}
+		if err != nil {
 			return fmt.Errorf("compress: %w", err)
 		}
 		b.compressed <- struct{}{}

@@ -81,10 +81,7 @@ func write(ctx context.Context, changes Changes, dst io.Writer, opts WriteOption
 	if err != nil {
 		return nil, err
 	}
-	p, err := newPress(ctx, dst, opts)
-	if err != nil {
-		return nil, err
-	}
+	p := newPress(ctx, dst, opts)
 	err = writeTar(p.ctx, changes, p, c)
 	sums, perr := p.finish(err)
 	if perr != nil {
