@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
+	"path/filepath"
+	"regexp"
 	"strconv"
 	"strings"
 	"time"
@@ -116,4 +118,24 @@ func ProxyArgs(getenv func(string) string) []string {
 		}
 	}
 	return args
+}
+
+// LoadExecutor makes the executor image as a release does and hands it to Docker; it returns the image's name there.
+func LoadExecutor(ctx context.Context) (string, error) {
+	root, err := ModuleRoot()
+	if err != nil {
+		return "", err
+	}
+	if _, err := Must(ctx, "make", "-s", "-C", root, "images"); err != nil {
+		return "", fmt.Errorf("make the executor image: %w", err)
+	}
+	out, err := Must(ctx, "docker", "load", "-i", filepath.Join(root, "out", "executor.tar"))
+	if err != nil {
+		return "", fmt.Errorf("load the executor image: %w", err)
+	}
+	loaded := regexp.MustCompile(`Loaded image(?: ID)?: (\S+)`).FindStringSubmatch(out)
+	if loaded == nil {
+		return "", fmt.Errorf("load the executor image: docker said %q", out)
+	}
+	return loaded[1], nil
 }

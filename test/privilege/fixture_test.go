@@ -7,7 +7,6 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"regexp"
 	"strings"
 	"sync"
 	"testing"
@@ -54,7 +53,7 @@ func newFixture(t *testing.T) *fixture {
 	}
 	f.busybox = base("busybox:1", lab.PushBusybox)
 	f.debian = base("debian:bookworm", lab.PushDebian)
-	f.executor = sync.OnceValues(func() (string, error) { return loadExecutor(context.WithoutCancel(t.Context())) })
+	f.executor = sync.OnceValues(func() (string, error) { return lab.LoadExecutor(context.WithoutCancel(t.Context())) })
 	f.binary = sync.OnceValues(func() (string, error) { return f.buildBinary(context.WithoutCancel(t.Context())) })
 	return f
 }
@@ -123,26 +122,6 @@ func must[T any](t *testing.T) func(T, error) T {
 		}
 		return v
 	}
-}
-
-// loadExecutor makes the executor image as a release does and hands it to Docker; it returns the image's name there.
-func loadExecutor(ctx context.Context) (string, error) {
-	root, err := lab.ModuleRoot()
-	if err != nil {
-		return "", err
-	}
-	if _, err := lab.Must(ctx, "make", "-s", "-C", root, "images"); err != nil {
-		return "", fmt.Errorf("make the executor image: %w", err)
-	}
-	out, err := lab.Must(ctx, "docker", "load", "-i", filepath.Join(root, "out", "executor.tar"))
-	if err != nil {
-		return "", fmt.Errorf("load the executor image: %w", err)
-	}
-	loaded := regexp.MustCompile(`Loaded image(?: ID)?: (\S+)`).FindStringSubmatch(out)
-	if loaded == nil {
-		return "", fmt.Errorf("load the executor image: docker said %q", out)
-	}
-	return loaded[1], nil
 }
 
 // buildBinary builds hako for running on the machine itself.

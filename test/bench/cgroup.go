@@ -1,0 +1,159 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"time"
+)
+
+// sampleEvery is how often memory is looked at while a builder works.
+const sampleEvery = 20 * time.Millisecond
+
+// usage is what one build took.
+type usage struct {
+	wall, cpu time.Duration
+	// peakBytes is the most anonymous and shared memory of all processes of the group at once: what cannot be dropped.
+	peakBytes int64
+}
+
+func (u usage) String() string {
+	return fmt.Sprintf("%.2f s wall, %.2f s CPU, %d MB", u.wall.Seconds(), u.cpu.Seconds(), u.peakBytes/1e6)
+}
+
+// cgroup is a control group, of either version. Path is the same under every hierarchy.
+type cgroup struct {
+	path string
+	v2   bool
+}
+
+const cgroupRoot = "/sys/fs/cgroup"
+
+// newCgroup makes a control group at path ("/hako-bench/x").
+func newCgroup(path string) (*cgroup, error) {
+	_, err := os.Stat(filepath.Join(cgroupRoot, "cgroup.controllers"))
+	g := &cgroup{path: path, v2: err == nil}
+	for _, d := range g.dirs() {
+		if err := os.MkdirAll(d, 0o755); err != nil {
+			return nil, fmt.Errorf("make control group %s: %w", path, err)
+		}
+		if g.v2 {
+			control := filepath.Join(filepath.Dir(d), "cgroup.subtree_control")
+			if err := os.WriteFile(control, []byte("+cpu +memory"), 0o644); err != nil {
+				return nil, fmt.Errorf("make control group %s: %w", path, err)
+			}
+		}
+	}
+	return g, nil
+}
+
+// dirs are the group's directories: one, or one for each hierarchy that we read.
+func (g *cgroup) dirs() []string {
+	if g.v2 {
+		return []string{filepath.Join(cgroupRoot, g.path)}
+	}
+	return []string{filepath.Join(cgroupRoot, "cpuacct", g.path), filepath.Join(cgroupRoot, "memory", g.path)}
+}
+
+// enter is a shell command that moves the shell into the group; what it starts stays there.
+func (g *cgroup) enter() string {
+	var b strings.Builder
+	for _, d := range g.dirs() {
+		fmt.Fprintf(&b, "echo $$ > %s/cgroup.procs && ", d)
+	}
+	return b.String()
+}
+
+// cpu is the CPU time that the group and those below it have used.
+func (g *cgroup) cpu() (time.Duration, error) {
+	if g.v2 {
+		micros, err := field(filepath.Join(g.dirs()[0], "cpu.stat"), "usage_usec")
+		return time.Duration(micros) * time.Microsecond, err
+	}
+	text, err := os.ReadFile(filepath.Join(g.dirs()[0], "cpuacct.usage"))
+	if err != nil {
+		return 0, fmt.Errorf("read CPU time: %w", err)
+	}
+	nanos, err := strconv.ParseInt(strings.TrimSpace(string(text)), 10, 64)
+	return time.Duration(nanos), err
+}
+
+// memory is the anonymous and shared memory of the group and those below it, in bytes.
+func (g *cgroup) memory() int64 {
+	names := [2]string{"total_rss", "total_shmem"}
+	if g.v2 {
+		names = [2]string{"anon", "shmem"}
+	}
+	stat := filepath.Join(g.dirs()[len(g.dirs())-1], "memory.stat")
+	anon, _ := field(stat, names[0])  // a sample more or less
+	shmem, _ := field(stat, names[1]) // likewise
+	return anon + shmem
+}
+
+// field reads "name value" from a file.
+func field(file, name string) (int64, error) {
+	text, err := os.ReadFile(file)
+	if err != nil {
+		return 0, fmt.Errorf("read %s: %w", name, err)
+	}
+	for line := range strings.Lines(string(text)) {
+		if rest, ok := strings.CutPrefix(line, name+" "); ok {
+			return strconv.ParseInt(strings.TrimSpace(rest), 10, 64)
+		}
+	}
+	return 0, fmt.Errorf("read %s: %s has no such line", name, file)
+}
+
+// measure runs work and says what the group used meanwhile. What a daemon in the group holds before is not counted.
+func (g *cgroup) measure(ctx context.Context, work func(context.Context) error) (usage, error) {
+	before, err := g.cpu()
+	if err != nil {
+		return usage{}, err
+	}
+	idle := g.memory()
+	end, done := make(chan struct{}), make(chan int64)
+	go func() { done <- g.peak(end) }()
+	start := time.Now()
+	err = work(ctx)
+	u := usage{wall: time.Since(start)}
+	close(end)
+	u.peakBytes = max(<-done-idle, 0)
+	if err != nil {
+		return u, err
+	}
+	after, err := g.cpu()
+	u.cpu = after - before
+	return u, err
+}
+
+// peak samples the group's memory until end.
+func (g *cgroup) peak(end <-chan struct{}) int64 {
+	tick := time.NewTicker(sampleEvery)
+	defer tick.Stop()
+	var peak int64
+	for {
+		peak = max(peak, g.memory())
+		select {
+		case <-end:
+			return peak
+		case <-tick.C:
+		}
+	}
+}
+
+// remove removes the group; groups below it, of containers that have ended, go first.
+func (g *cgroup) remove() error {
+	for _, d := range g.dirs() {
+		below, _ := filepath.Glob(filepath.Join(d, "*", "")) // the pattern is well formed
+		for _, sub := range below {
+			_ = os.Remove(sub) // files cannot be removed, groups can
+		}
+		if err := os.Remove(d); err != nil && !os.IsNotExist(err) {
+			return fmt.Errorf("remove control group %s: %w", g.path, err)
+		}
+	}
+	return nil
+}

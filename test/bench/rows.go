@@ -1,0 +1,135 @@
+package main
+
+import (
+	"bufio"
+	"fmt"
+	"math/rand/v2"
+	"os"
+	"path/filepath"
+	"strings"
+)
+
+const (
+	busyboxBase = "/library/busybox:1"
+	debianBase  = "/library/debian:bookworm"
+
+	smallFiles    = 30_000
+	bigFileBlocks = 1024 // of 1 MiB
+)
+
+// row is one workload.
+type row struct {
+	name, what string
+	// dockerfile has the registry's address in place of "@".
+	dockerfile string
+	// files writes what the Dockerfile copies; nil for nothing.
+	files func(dir string) error
+}
+
+// rows are all workloads; the names are what -rows takes.
+func rows() []row {
+	return []row{
+		{"trivial", "busybox, COPY of one file, CMD", "FROM @" + busyboxBase + "\nCOPY hello /\nCMD [\"cat\", \"/hello\"]\n", writeHello},
+		{"run-1", "Debian, one RUN true", debianWith(1, func(int) string { return "true" }), nil},
+		{"run-10", "Debian, ten RUN that touch a file", debianWith(10, func(i int) string { return fmt.Sprintf("touch /file%d", i) }), nil},
+		{"run-40", "Debian, forty RUN true", debianWith(40, func(int) string { return "true" }), nil},
+		{"files", "busybox, COPY of 30,000 small files", "FROM @" + busyboxBase + "\nCOPY files /files\n", writeFiles},
+		{"big", "busybox, COPY of one 1 GiB file, half random, half text", "FROM @" + busyboxBase + "\nCOPY big /\n", writeBig},
+	}
+}
+
+// debianWith is a Dockerfile of n RUN steps. Each says its number, so that no builder takes one for another.
+func debianWith(n int, command func(int) string) string {
+	var b strings.Builder
+	b.WriteString("FROM @" + debianBase + "\n")
+	for i := range n {
+		fmt.Fprintf(&b, "RUN %s # %d\n", command(i), i)
+	}
+	return b.String()
+}
+
+// write makes the context of the row in dir.
+func (r row) write(dir, registry string) error {
+	if err := os.Mkdir(dir, 0o755); err != nil {
+		return err
+	}
+	text := strings.ReplaceAll(r.dockerfile, "@", registry)
+	if err := os.WriteFile(filepath.Join(dir, "Dockerfile"), []byte(text), 0o644); err != nil {
+		return err
+	}
+	if r.files == nil {
+		return nil
+	}
+	return r.files(dir)
+}
+
+func writeHello(dir string) error {
+	return os.WriteFile(filepath.Join(dir, "hello"), []byte("hello\n"), 0o644)
+}
+
+// writeFiles writes files in 300 directories: a median of about 1 KiB, a mean of about 4 KiB, as source trees have.
+func writeFiles(dir string) error {
+	rng := rand.New(rand.NewPCG(1, 2))
+	text := words(rng, 1<<20)
+	for i := range smallFiles {
+		sub := filepath.Join(dir, "files", fmt.Sprintf("d%02d", i/2000), fmt.Sprintf("e%02d", i/100%20))
+		if i%100 == 0 {
+			if err := os.MkdirAll(sub, 0o755); err != nil {
+				return err
+			}
+		}
+		size := min(int(1000*rng.ExpFloat64()*rng.ExpFloat64()*4), 200_000)
+		at := rng.IntN(len(text) - size)
+		if err := os.WriteFile(filepath.Join(sub, fmt.Sprintf("f%05d.txt", i)), text[at:at+size], 0o644); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// writeBig writes 1 GiB: random and text in turns of 1 MiB.
+func writeBig(dir string) error {
+	f, err := os.Create(filepath.Join(dir, "big"))
+	if err != nil {
+		return err
+	}
+	w := bufio.NewWriterSize(f, 1<<20)
+	random := rand.NewChaCha8([32]byte{1})
+	rng := rand.New(rand.NewPCG(3, 4))
+	text := words(rng, 16<<20)
+	block := make([]byte, 1<<20)
+	for i := range bigFileBlocks {
+		b := block
+		if i%2 == 0 {
+			_, _ = random.Read(block) // never fails
+		} else {
+			at := rng.IntN(len(text) - 1<<20)
+			b = text[at : at+1<<20]
+		}
+		if _, err := w.Write(b); err != nil {
+			return err
+		}
+	}
+	if err := w.Flush(); err != nil {
+		return err
+	}
+	return f.Close()
+}
+
+// words is text of about size bytes, compressible as prose is.
+func words(rng *rand.Rand, size int) []byte {
+	vocabulary := make([]string, 4000)
+	for i := range vocabulary {
+		w := make([]byte, 2+rng.IntN(9))
+		for j := range w {
+			w[j] = "etaoinshrdlucmfwypvbgkjqxz"[min(int(rng.ExpFloat64()*6), 25)]
+		}
+		vocabulary[i] = string(w)
+	}
+	var b strings.Builder
+	for b.Len() < size {
+		b.WriteString(vocabulary[min(int(rng.ExpFloat64()*500), len(vocabulary)-1)])
+		b.WriteByte(" \n"[rng.IntN(12)/11])
+	}
+	return []byte(b.String())
+}
