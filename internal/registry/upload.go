@@ -1,6 +1,7 @@
 package registry
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -324,4 +325,28 @@ func worthAnotherUpload(err error) bool {
 			answer.Status == http.StatusRequestedRangeNotSatisfiable
 	}
 	return temporary(err)
+}
+
+// PutURL stores data at an https address that is no registry, as with a file that is named by a URL.
+func (c *Client) PutURL(ctx context.Context, address, contentType string, data []byte) error {
+	parsed, err := url.Parse(address)
+	if err != nil || parsed.Scheme != "https" {
+		return errors.New("put a file: the address is not valid")
+	}
+	ctx, cancel := context.WithTimeout(ctx, smallTimeout)
+	defer cancel()
+	s := &session{client: &http.Client{Transport: c.stacks[Push]}}
+	resp, err := s.send(ctx, call{
+		method: http.MethodPut,
+		url:    address,
+		header: http.Header{"Content-Type": {contentType}},
+		body:   func() (io.ReadCloser, error) { return io.NopCloser(bytes.NewReader(data)), nil },
+		size:   int64(len(data)),
+		want:   []int{http.StatusOK, http.StatusCreated, http.StatusAccepted, http.StatusNoContent},
+	})
+	if err != nil {
+		return fmt.Errorf("put a file: %w", redactError(err))
+	}
+	discard(resp.Body)
+	return nil
 }

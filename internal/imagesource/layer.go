@@ -1,0 +1,168 @@
+package imagesource
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+
+	"github.com/google/go-containerregistry/pkg/name"
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+	"golang.org/x/sync/errgroup"
+
+	"hako/internal/blob"
+	"hako/internal/event"
+	"hako/internal/layer"
+	"hako/internal/plan"
+	"hako/internal/registry"
+)
+
+// Layer is one layer of a base image.
+type Layer struct {
+	layer.Descriptor
+	// Repository is where the blob lies ("index.docker.io/library/debian"), for mounting it elsewhere.
+	Repository string
+	base       *baseLayer
+}
+
+// Open makes the layer readable: it is fetched, verified and inflated the first time, and the result is kept
+// until the Source is closed. A failure is not remembered. It may be called from many goroutines.
+func (l Layer) Open(ctx context.Context) (*layer.Image, error) { return l.base.open(ctx) }
+
+// Blob reads the layer as it is in the registry: from the store if it is there, else from the registry.
+// Only if the last Read returned io.EOF, the content is what it should be. The caller closes it.
+func (l Layer) Blob(ctx context.Context) (io.ReadCloser, error) {
+	rc, _, err := l.base.blob(ctx)
+	return rc, err
+}
+
+// baseLayer is a layer, shared by all images that have it.
+type baseLayer struct {
+	source *Source
+	repo   name.Repository
+	title  string // for people: "docker.io/library/debian:12 layer 1/2"
+	desc   layer.Descriptor
+	urls   []string
+	image  *flight[*layer.Image]
+}
+
+// blob opens the compressed layer and says whether it came from the store.
+func (l *baseLayer) blob(ctx context.Context) (rc io.ReadCloser, stored bool, err error) {
+	if blobs := l.source.options.Blobs; blobs != nil && blobs.Has(l.desc.Digest) {
+		b, err := blobs.Open(l.desc.Digest)
+		if err != nil {
+			return nil, false, fmt.Errorf("read %s: %w", l.title, err)
+		}
+		return b, true, nil
+	}
+	repo := l.source.options.Registry.Repository(l.repo, registry.Pull)
+	rc, err = repo.Blob(ctx, ocispec.Descriptor{Digest: l.desc.Digest, Size: l.desc.Size, URLs: l.urls})
+	return rc, false, err
+}
+
+func (l *baseLayer) open(ctx context.Context) (*layer.Image, error) {
+	return l.image.do(ctx, func(ctx context.Context) (*layer.Image, error) {
+		select {
+		case l.source.slots <- struct{}{}:
+		case <-ctx.Done():
+			return nil, context.Cause(ctx)
+		}
+		defer func() { <-l.source.slots }()
+		return l.prepare(ctx)
+	})
+}
+
+// prepare fetches and inflates the layer.
+func (l *baseLayer) prepare(ctx context.Context) (im *layer.Image, err error) {
+	f, err := l.source.options.Dir.ExecFile("layer")
+	if err != nil {
+		return nil, fmt.Errorf("unpack %s: %w", l.title, err)
+	}
+	if err := l.source.own(f); err != nil {
+		return nil, err
+	}
+	rc, stored, err := l.blob(ctx)
+	if err != nil {
+		l.source.disown(f)
+		return nil, err
+	}
+	defer rc.Close() // read only: nothing to lose
+	r, err := l.keep(ctx, rc, stored)
+	if err == nil {
+		im, err = r.prepare(l, func(r io.Reader) (*layer.Image, error) { return layer.Prepare(ctx, r, l.desc, f) })
+	}
+	if err != nil {
+		l.source.disown(f)
+		return nil, err
+	}
+	return im, nil
+}
+
+// download is a blob on its way, and into the store if w is not nil.
+type download struct {
+	r io.Reader
+	w *blob.Writer
+}
+
+// keep arranges for the blob to be stored while it is read, if it is worth that.
+func (l *baseLayer) keep(ctx context.Context, r io.Reader, stored bool) (*download, error) {
+	if stored || !l.source.keeps() {
+		return &download{r: r}, nil
+	}
+	w, err := l.source.options.Blobs.Create(ctx)
+	if err != nil {
+		return nil, fmt.Errorf("store %s: %w", l.title, err)
+	}
+	return &download{r: r, w: w}, nil
+}
+
+// prepare runs fn over the blob, with progress, and commits what was stored.
+func (d *download) prepare(l *baseLayer, fn func(io.Reader) (*layer.Image, error)) (*layer.Image, error) {
+	c := event.NewCounter(d.r, l.source.options.Events, event.Progress{
+		ID: "pull " + l.desc.Digest.String(), What: "pull " + l.title, Total: l.desc.Size,
+	})
+	defer c.Finish()
+	var r io.Reader = c
+	if d.w != nil {
+		r = io.TeeReader(c, d.w)
+	}
+	im, err := fn(r)
+	if err != nil {
+		// A registry that sent something else explains every other error. By now the blob has been read.
+		if _, cause := io.Copy(io.Discard, d.r); cause != nil {
+			err = cause
+		}
+		return nil, errors.Join(fmt.Errorf("unpack %s: %w", l.title, err), d.close())
+	}
+	if d.w == nil {
+		return im, nil
+	}
+	if _, _, err := d.w.Commit(l.desc.Digest); err != nil {
+		return nil, fmt.Errorf("store %s: %w", l.title, err)
+	}
+	return im, nil
+}
+
+// close drops what was stored so far.
+func (d *download) close() error {
+	if d.w == nil {
+		return nil
+	}
+	return d.w.Close()
+}
+
+// Fetch opens all layers of an image that Resolve returned, several at a time, so that later uses find them ready.
+func (s *Source) Fetch(ctx context.Context, ref *plan.ImageRef) error {
+	r, err := s.lookUp(ref)
+	if err != nil {
+		return err
+	}
+	g, ctx := errgroup.WithContext(ctx)
+	for _, l := range r.layers {
+		g.Go(func() error {
+			_, err := l.open(ctx)
+			return err
+		})
+	}
+	return g.Wait()
+}

@@ -1,0 +1,575 @@
+package imagesource_test
+
+import (
+	"archive/tar"
+	"bytes"
+	"compress/gzip"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	"github.com/google/go-containerregistry/pkg/name"
+	"github.com/klauspost/compress/zstd"
+	"github.com/opencontainers/go-digest"
+	"github.com/opencontainers/image-spec/specs-go"
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+
+	"hako/internal/blob"
+	"hako/internal/diag"
+	"hako/internal/image"
+	"hako/internal/imagesource"
+	"hako/internal/layer"
+	"hako/internal/plan"
+	"hako/internal/registry"
+	"hako/internal/registry/registrytest"
+	"hako/internal/workdir"
+)
+
+// world is a registry and a Source that reads from it.
+type world struct {
+	reg    *registrytest.Registry
+	host   string
+	client *registry.Client
+	blobs  *blob.Store
+	source *imagesource.Source
+}
+
+func newWorld(t *testing.T) *world {
+	t.Helper()
+	w := &world{reg: registrytest.New()}
+	w.host = w.reg.Start(t)
+	var err error
+	if w.client, err = registry.New(registry.Options{RetryDelay: time.Millisecond}); err != nil {
+		t.Fatal(err)
+	}
+	dir, err := workdir.Open(workdir.Options{Explicit: t.TempDir()})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if w.blobs, err = blob.New(dir); err != nil {
+		t.Fatal(err)
+	}
+	w.source = imagesource.New(imagesource.Options{Registry: w.client, Dir: dir, Blobs: w.blobs})
+	t.Cleanup(func() {
+		for _, err := range []error{w.source.Close(), w.blobs.Close(), dir.Close()} {
+			if err != nil {
+				t.Error(err)
+			}
+		}
+	})
+	return w
+}
+
+func (w *world) push(t *testing.T) *registry.Repository {
+	t.Helper()
+	repo, err := name.NewRepository(w.host+"/base", name.WeakValidation)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return w.client.Repository(repo, registry.Push)
+}
+
+// add uploads a blob and describes it.
+func (w *world) add(t *testing.T, mediaType string, data []byte) ocispec.Descriptor {
+	t.Helper()
+	d := ocispec.Descriptor{MediaType: mediaType, Digest: digest.FromBytes(data), Size: int64(len(data))}
+	err := w.push(t).Upload(t.Context(), registry.Blob{Digest: d.Digest, Size: d.Size, Open: func(context.Context) (io.ReadCloser, error) {
+		return io.NopCloser(bytes.NewReader(data)), nil
+	}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return d
+}
+
+// put stores a manifest or index under a tag, and under its digest too.
+func (w *world) put(t *testing.T, tag, mediaType string, v any) ocispec.Descriptor {
+	t.Helper()
+	data, err := json.Marshal(v)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := w.push(t).PutManifest(t.Context(), tag, mediaType, data); err != nil {
+		t.Fatal(err)
+	}
+	return ocispec.Descriptor{MediaType: mediaType, Digest: digest.FromBytes(data), Size: int64(len(data))}
+}
+
+// tarball is a tar with one file.
+func tarball(t *testing.T, name, content string) []byte {
+	t.Helper()
+	var b bytes.Buffer
+	tw := tar.NewWriter(&b)
+	if err := tw.WriteHeader(&tar.Header{Typeflag: tar.TypeReg, Name: name, Mode: 0o644, Size: int64(len(content))}); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := io.WriteString(tw, content); err != nil {
+		t.Fatal(err)
+	}
+	if err := tw.Close(); err != nil {
+		t.Fatal(err)
+	}
+	return b.Bytes()
+}
+
+func compress(t *testing.T, data []byte, how string) []byte {
+	t.Helper()
+	var b bytes.Buffer
+	var zw io.WriteCloser
+	switch how {
+	case "gzip":
+		zw = gzip.NewWriter(&b)
+	case "zstd":
+		var err error
+		if zw, err = zstd.NewWriter(&b); err != nil {
+			t.Fatal(err)
+		}
+	default:
+		return data
+	}
+	if _, err := zw.Write(data); err != nil {
+		t.Fatal(err)
+	}
+	if err := zw.Close(); err != nil {
+		t.Fatal(err)
+	}
+	return b.Bytes()
+}
+
+// format says how an image is written down.
+type format struct{ manifest, config, layer, compression string }
+
+func dockerFormat() format {
+	return format{registry.DockerManifest, registry.DockerConfig, layer.MediaTypeDockerGzip, "gzip"}
+}
+
+func ociFormat() format {
+	return format{ocispec.MediaTypeImageManifest, ocispec.MediaTypeImageConfig, layer.MediaTypeOCIGzip, "gzip"}
+}
+
+// manifest makes a manifest with one layer that holds /file with the content, and uploads what it names.
+func (w *world) manifest(t *testing.T, f format, platform ocispec.Platform, content string) ocispec.Manifest {
+	t.Helper()
+	raw := tarball(t, "file", content)
+	var c image.Config
+	c.Platform = platform
+	c.RootFS.Type = "layers"
+	c.RootFS.DiffIDs = []digest.Digest{digest.FromBytes(raw)}
+	c.Config.Env = []string{"WHO=" + content}
+	data, err := json.Marshal(c)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return ocispec.Manifest{
+		Versioned: specs.Versioned{SchemaVersion: 2},
+		MediaType: f.manifest,
+		Config:    w.add(t, f.config, data),
+		Layers:    []ocispec.Descriptor{w.add(t, f.layer, compress(t, raw, f.compression))},
+	}
+}
+
+func platform(s string) ocispec.Platform {
+	parts := append(strings.Split(s, "/"), "")
+	return ocispec.Platform{OS: parts[0], Architecture: parts[1], Variant: parts[2]}
+}
+
+// content reads /file of the only layer.
+func content(t *testing.T, im *layer.Image) string {
+	t.Helper()
+	for i := range im.Index.Entries {
+		e := &im.Index.Entries[i]
+		if e.Path == "file" {
+			data, err := io.ReadAll(im.Content(e))
+			if err != nil {
+				t.Fatal(err)
+			}
+			return string(data)
+		}
+	}
+	t.Fatal("no file in the layer")
+	return ""
+}
+
+func TestFormats(t *testing.T) {
+	t.Parallel()
+	for name, f := range map[string]format{
+		"docker":           dockerFormat(),
+		"oci":              ociFormat(),
+		"oci zstd":         {ocispec.MediaTypeImageManifest, ocispec.MediaTypeImageConfig, layer.MediaTypeOCIZstd, "zstd"},
+		"oci plain":        {ocispec.MediaTypeImageManifest, ocispec.MediaTypeImageConfig, layer.MediaTypeOCI, ""},
+		"foreign":          {registry.DockerManifest, registry.DockerConfig, registry.DockerForeignLayer, "gzip"},
+		"nondistributable": {ocispec.MediaTypeImageManifest, ocispec.MediaTypeImageConfig, "application/vnd.oci.image.layer.nondistributable.v1.tar+gzip", "gzip"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			w := newWorld(t)
+			m := w.manifest(t, f, platform("linux/amd64"), "hello")
+			d := w.put(t, "1", f.manifest, m)
+			ref, err := w.source.Resolve(t.Context(), w.host+"/base:1", platform("linux/amd64"))
+			if err != nil {
+				t.Fatal(err)
+			}
+			got := *ref
+			got.Config = nil
+			want := plan.ImageRef{Name: w.host + "/base:1", Ref: w.host + "/base:1", Digest: d.Digest, Platform: platform("linux/amd64")}
+			if diff := cmp.Diff(want, got); diff != "" {
+				t.Error(diff)
+			}
+			if diff := cmp.Diff([]string{"WHO=hello"}, ref.Config.Config.Env); diff != "" {
+				t.Error(diff)
+			}
+			layers, err := w.source.Layers(t.Context(), ref)
+			if err != nil || len(layers) != 1 {
+				t.Fatal(layers, err)
+			}
+			im, err := layers[0].Open(t.Context())
+			if err != nil {
+				t.Fatal(err)
+			}
+			if got := content(t, im); got != "hello" {
+				t.Errorf("content %q", got)
+			}
+			if !w.blobs.Has(layers[0].Digest) {
+				t.Error("the blob was not kept")
+			}
+			if strings.Contains(layers[0].MediaType, "foreign") || strings.Contains(layers[0].MediaType, "nondist") {
+				t.Errorf("media type %s", layers[0].MediaType)
+			}
+		})
+	}
+}
+
+func TestEverythingIsFetchedOnce(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	f := ociFormat()
+	w.put(t, "1", f.manifest, w.manifest(t, f, platform("linux/amd64"), "hello"))
+	var all sync.WaitGroup
+	for range 8 {
+		all.Go(func() {
+			ref, err := w.source.Resolve(t.Context(), w.host+"/base:1", platform("linux/amd64"))
+			if err != nil {
+				t.Error(err)
+				return
+			}
+			if err := w.source.Fetch(t.Context(), ref); err != nil {
+				t.Error(err)
+			}
+			layers, err := w.source.Layers(t.Context(), ref)
+			if err != nil {
+				t.Error(err)
+				return
+			}
+			rc, err := layers[0].Blob(t.Context())
+			if err != nil {
+				t.Error(err)
+				return
+			}
+			defer rc.Close()
+			if _, err := io.Copy(io.Discard, rc); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+	all.Wait()
+	if got := w.reg.Count("GET", "/manifests/"); got != 1 {
+		t.Errorf("%d requests for manifests", got)
+	}
+	if got := w.reg.Count("GET", "/blobs/"); got != 2 { // config and layer
+		t.Errorf("%d requests for blobs", got)
+	}
+}
+
+func TestBlobWithoutOpen(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	f := ociFormat()
+	m := w.manifest(t, f, platform("linux/amd64"), "hello")
+	w.put(t, "1", f.manifest, m)
+	ref, err := w.source.Resolve(t.Context(), w.host+"/base:1", platform("linux/amd64"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	layers, err := w.source.Layers(t.Context(), ref)
+	if err != nil {
+		t.Fatal(err)
+	}
+	rc, err := layers[0].Blob(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer rc.Close()
+	data, err := io.ReadAll(rc)
+	if err != nil || digest.FromBytes(data) != m.Layers[0].Digest {
+		t.Errorf("%d bytes, %v", len(data), err)
+	}
+}
+
+// TestPlatforms checks BuildKit's choice: the best of what the machine can run.
+func TestPlatforms(t *testing.T) {
+	t.Parallel()
+	for _, c := range []struct {
+		have []string // entries of the index
+		want string
+		got  string // or a part of the error
+		fail bool
+	}{
+		{have: []string{"linux/arm64", "linux/amd64"}, want: "linux/amd64", got: "linux/amd64"},
+		{have: []string{"linux/arm/v6", "linux/arm/v7"}, want: "linux/arm/v7", got: "linux/arm/v7"},
+		{have: []string{"linux/arm/v6", "linux/arm/v5"}, want: "linux/arm/v7", got: "linux/arm/v6"},
+		{have: []string{"linux/arm64/v8"}, want: "linux/arm64", got: "linux/arm64"},
+		{have: []string{"linux/amd64", "linux/amd64/v2", "linux/amd64/v3"}, want: "linux/amd64/v2", got: "linux/amd64/v2"},
+		{have: []string{"linux/amd64/v3"}, want: "linux/amd64", fail: true,
+			got: "use image HOST/base:1: it is for another platform (linux/amd64/v3), but linux/amd64 is wanted"},
+		{have: []string{"windows/amd64", "linux/arm64"}, want: "linux/amd64", fail: true,
+			got: "use image HOST/base:1: it is for another platform (linux/arm64, windows/amd64), but linux/amd64 is wanted"},
+		{have: []string{"windows/amd64"}, want: "linux/amd64", fail: true,
+			got: "use image HOST/base:1: it is for windows, but linux/amd64 is wanted"},
+		{want: "linux/amd64", fail: true, got: "use image HOST/base:1: its index has no image"},
+		{have: []string{"windows/amd64"}, want: "windows/amd64", fail: true,
+			got: "use image HOST/base:1: only images for linux can be used, not for windows/amd64"},
+	} {
+		t.Run(fmt.Sprint(c.have, " for ", c.want), func(t *testing.T) {
+			t.Parallel()
+			w := newWorld(t)
+			index := ocispec.Index{Versioned: specs.Versioned{SchemaVersion: 2}, MediaType: ocispec.MediaTypeImageIndex, Manifests: []ocispec.Descriptor{}}
+			f := ociFormat()
+			for _, h := range c.have {
+				p := platform(h)
+				d := w.put(t, "x", f.manifest, w.manifest(t, f, p, h))
+				d.Platform = &p
+				index.Manifests = append(index.Manifests, d)
+			}
+			// What BuildKit adds to each index.
+			d := w.put(t, "x", f.manifest, w.manifest(t, f, platform("unknown/unknown"), "attestation"))
+			d.Platform = &ocispec.Platform{OS: "unknown", Architecture: "unknown"}
+			d.Annotations = map[string]string{"vnd.docker.reference.type": "attestation-manifest"}
+			index.Manifests = append([]ocispec.Descriptor{d}, index.Manifests...)
+			w.put(t, "1", ocispec.MediaTypeImageIndex, index)
+
+			ref, err := w.source.Resolve(t.Context(), w.host+"/base:1", platform(c.want))
+			got := ""
+			if err == nil {
+				got = image.FormatPlatform(ref.Platform)
+			} else {
+				got = strings.ReplaceAll(err.Error(), w.host, "HOST")
+			}
+			if c.fail != (err != nil) || got != c.got {
+				t.Errorf("got  %s\nwant %s", got, c.got)
+			}
+		})
+	}
+}
+
+func TestSingleManifestForAnotherPlatform(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	f := dockerFormat()
+	w.put(t, "1", f.manifest, w.manifest(t, f, platform("linux/s390x"), "x"))
+	_, err := w.source.Resolve(t.Context(), w.host+"/base:1", platform("linux/amd64"))
+	var d *diag.Error
+	if !errors.As(err, &d) {
+		t.Fatal(err)
+	}
+	got := strings.ReplaceAll(d.Error()+"\n"+d.Hint, w.host, "HOST")
+	want := "use image HOST/base:1: it is for another platform (linux/s390x), but linux/amd64 is wanted\n" +
+		"Use another image, or choose its platform with --custom-platform or FROM --platform."
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Error(diff)
+	}
+}
+
+func TestIndexWithoutPlatforms(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	f := ociFormat()
+	arm := w.put(t, "x", f.manifest, w.manifest(t, f, platform("linux/arm64"), "arm"))
+	amd := w.put(t, "x", f.manifest, w.manifest(t, f, platform("linux/amd64"), "amd"))
+	index := ocispec.Index{Versioned: specs.Versioned{SchemaVersion: 2}, MediaType: ocispec.MediaTypeImageIndex}
+	index.Manifests = []ocispec.Descriptor{arm}
+	inner := w.put(t, "x", ocispec.MediaTypeImageIndex, index)
+	index.Manifests = []ocispec.Descriptor{inner, amd}
+	w.put(t, "1", ocispec.MediaTypeImageIndex, index)
+	for _, want := range []struct {
+		platform string
+		digest   digest.Digest
+	}{{"linux/arm64", arm.Digest}, {"linux/amd64", amd.Digest}} {
+		ref, err := w.source.Resolve(t.Context(), w.host+"/base:1", platform(want.platform))
+		if err != nil || ref.Digest != want.digest {
+			t.Errorf("%s: %v, %v", want.platform, ref, err)
+		}
+	}
+}
+
+func TestPinnedByDigest(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	f := ociFormat()
+	d := w.put(t, "1", f.manifest, w.manifest(t, f, platform("linux/amd64"), "old"))
+	w.put(t, "1", f.manifest, w.manifest(t, f, platform("linux/amd64"), "new"))
+	for _, ref := range []string{"/base@" + d.Digest.String(), "/base:1@" + d.Digest.String()} {
+		got, err := w.source.Resolve(t.Context(), w.host+ref, platform("linux/amd64"))
+		if err != nil || got.Digest != d.Digest {
+			t.Errorf("%s: %v, %v", ref, got, err)
+		}
+	}
+}
+
+func TestBadImages(t *testing.T) {
+	t.Parallel()
+	f := ociFormat()
+	for name, c := range map[string]struct {
+		spoil func(m *ocispec.Manifest) any
+		media string
+		want  string
+	}{
+		"schema 1": {
+			spoil: func(*ocispec.Manifest) any { return map[string]any{"schemaVersion": 1, "fsLayers": []any{}} },
+			media: registry.DockerSchema1JWS,
+			want:  "the image has Docker's outdated format schema 1, which is not supported; push it again with a current tool",
+		},
+		"artifact": {
+			spoil: func(m *ocispec.Manifest) any { m.Config.MediaType = "application/vnd.cncf.helm.config.v1+json"; return m },
+			want:  `it is no container image: its config is "application/vnd.cncf.helm.config.v1+json"`,
+		},
+		"layer missing": {
+			spoil: func(m *ocispec.Manifest) any { m.Layers = nil; return m },
+			want:  "the manifest has 0 layers, but the configuration 1",
+		},
+		"layer type": {
+			spoil: func(m *ocispec.Manifest) any { m.Layers[0].MediaType += "+encrypted"; return m },
+			want:  `layer 1: its media type "application/vnd.oci.image.layer.v1.tar+gzip+encrypted" is not supported`,
+		},
+		"layer size": {
+			spoil: func(m *ocispec.Manifest) any { m.Layers[0].Size = -1; return m },
+			want:  "layer 1: its size is -1 bytes",
+		},
+		"no config": {
+			spoil: func(*ocispec.Manifest) any { return map[string]any{"schemaVersion": 2} },
+			want:  "the manifest has no config",
+		},
+		"two things at once": {
+			spoil: func(m *ocispec.Manifest) any {
+				return map[string]any{"schemaVersion": 2, "config": m.Config, "layers": m.Layers, "manifests": []any{}}
+			},
+			want: "the manifest is also an index",
+		},
+		"wrong type": {
+			spoil: func(m *ocispec.Manifest) any { m.MediaType = ocispec.MediaTypeImageIndex; return m },
+			want:  `the media type "application/vnd.oci.image.index.v1+json" does not fit the content`,
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			w := newWorld(t)
+			m := w.manifest(t, f, platform("linux/amd64"), "x")
+			media := f.manifest
+			if c.media != "" {
+				media = c.media
+			}
+			data, err := json.Marshal(c.spoil(&m))
+			if err != nil {
+				t.Fatal(err)
+			}
+			w.reg.Inject(registrytest.Fault{Path: "/manifests/", Status: 200, Body: string(data), Header: map[string][]string{"Content-Type": {media}}})
+			_, err = w.source.Resolve(t.Context(), w.host+"/base:1", platform("linux/amd64"))
+			var d *diag.Error
+			if !errors.As(err, &d) || d.Cause == nil {
+				t.Fatal(err)
+			}
+			if diff := cmp.Diff(c.want, d.Cause.Error()); diff != "" {
+				t.Error(diff)
+			}
+		})
+	}
+}
+
+func TestLiesAboutLayers(t *testing.T) {
+	t.Parallel()
+	f := ociFormat()
+	for name, c := range map[string]struct {
+		fault registrytest.Fault
+		want  string
+	}{
+		"corrupt": {registrytest.Fault{Corrupt: true}, "the registry sent content with another digest"},
+		"missing": {registrytest.Fault{Status: 404}, "404 Not Found"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			w := newWorld(t)
+			m := w.manifest(t, f, platform("linux/amd64"), "x")
+			w.put(t, "1", f.manifest, m)
+			c.fault.Method, c.fault.Path, c.fault.Times = "GET", m.Layers[0].Digest.String(), 1
+			w.reg.Inject(c.fault)
+			ref, err := w.source.Resolve(t.Context(), w.host+"/base:1", platform("linux/amd64"))
+			if err != nil {
+				t.Fatal(err)
+			}
+			err = w.source.Fetch(t.Context(), ref)
+			if err == nil || !strings.Contains(err.Error(), c.want) {
+				t.Fatalf("error %v", err)
+			}
+			if w.blobs.Has(m.Layers[0].Digest) {
+				t.Error("it was kept")
+			}
+			if err := w.source.Fetch(t.Context(), ref); err != nil {
+				t.Errorf("second try: %v", err)
+			}
+		})
+	}
+}
+
+func TestDiffIDMustMatch(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	f := ociFormat()
+	m := w.manifest(t, f, platform("linux/amd64"), "x")
+	m.Layers[0] = w.add(t, f.layer, compress(t, tarball(t, "file", "other"), "gzip"))
+	w.put(t, "1", f.manifest, m)
+	ref, err := w.source.Resolve(t.Context(), w.host+"/base:1", platform("linux/amd64"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := w.source.Fetch(t.Context(), ref); err == nil || !strings.Contains(err.Error(), "but the image config says") {
+		t.Errorf("error %v", err)
+	}
+	if w.blobs.Has(m.Layers[0].Digest) {
+		t.Error("it was kept")
+	}
+}
+
+func TestWaiterOutlivesCancelledCaller(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	f := ociFormat()
+	w.put(t, "1", f.manifest, w.manifest(t, f, platform("linux/amd64"), "x"))
+	w.reg.Inject(registrytest.Fault{Method: "GET", Path: "/manifests/", Hang: true, Times: 1})
+	ctx, cancel := context.WithCancel(t.Context())
+	first := make(chan error)
+	go func() {
+		_, err := w.source.Resolve(ctx, w.host+"/base:1", platform("linux/amd64"))
+		first <- err
+	}()
+	second := make(chan error)
+	go func() {
+		for w.reg.Count("GET", "/manifests/") == 0 { // the first caller is under way
+			time.Sleep(time.Millisecond)
+		}
+		cancel()
+		_, err := w.source.Resolve(t.Context(), w.host+"/base:1", platform("linux/amd64"))
+		second <- err
+	}()
+	if err := <-first; !errors.Is(err, context.Canceled) {
+		t.Errorf("first: %v", err)
+	}
+	if err := <-second; err != nil {
+		t.Errorf("second: %v", err)
+	}
+}

@@ -1,0 +1,83 @@
+package output
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+
+	"github.com/opencontainers/go-digest"
+
+	"hako/internal/diag"
+)
+
+// writeDigestFiles writes the files that name the digest. They have kaniko's form: the digest alone without a
+// line end, and a line for each destination with Docker Hub as "index.docker.io".
+func (o *Output) writeDigestFiles(ctx context.Context, d digest.Digest) error {
+	var names, tags strings.Builder
+	for _, t := range o.tags {
+		fmt.Fprintf(&names, "%s@%s\n", t.Context().Name(), d)
+		fmt.Fprintf(&tags, "%s:%s@%s\n", t.Context().Name(), t.TagStr(), d)
+	}
+	for _, f := range []struct{ path, text string }{
+		{o.options.DigestFile, d.String()},
+		{o.options.NameWithDigestFile, names.String()},
+		{o.options.NameTagWithDigestFile, tags.String()},
+	} {
+		if f.path == "" {
+			continue
+		}
+		if err := o.writeSmall(ctx, f.path, f.text); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// writeSmall writes a small file in place: it may be a device, a pipe or a mount point
+// (/dev/termination-log), which a rename could not replace. A URL is PUT to.
+func (o *Output) writeSmall(ctx context.Context, path, text string) error {
+	if strings.HasPrefix(path, "https://") {
+		if err := o.client.PutURL(ctx, path, "text/plain; charset=utf-8", []byte(text)); err != nil {
+			return &diag.Error{What: "send the image's digest", Cause: err}
+		}
+		return nil
+	}
+	const private = 0o700 // kaniko: parent directories
+	err := os.MkdirAll(filepath.Dir(path), private)
+	if err == nil {
+		err = os.WriteFile(path, []byte(text), 0o644)
+	}
+	if err != nil {
+		return &diag.Error{
+			What: "write the image's digest", Cause: err,
+			Hint: "Choose a file in a directory that this user may write to.",
+		}
+	}
+	return nil
+}
+
+// writeBuilderOutput tells Google Cloud Build what was pushed.
+func (o *Output) writeBuilderOutput(d digest.Digest) error {
+	if o.options.BuilderOutputDir == "" {
+		return nil
+	}
+	var text bytes.Buffer
+	enc := json.NewEncoder(&text)
+	for _, t := range o.tags {
+		line := struct {
+			Name   string `json:"name"`
+			Digest string `json:"digest"`
+		}{t.String(), d.String()}
+		if err := enc.Encode(line); err != nil {
+			return fmt.Errorf("write the list of pushed images: %w", err)
+		}
+	}
+	if err := os.WriteFile(filepath.Join(o.options.BuilderOutputDir, "images"), text.Bytes(), 0o644); err != nil {
+		return fmt.Errorf("write the list of pushed images: %w", err)
+	}
+	return nil
+}

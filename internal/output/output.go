@@ -1,0 +1,202 @@
+// Package output puts a finished image where it was asked for: registries, an OCI layout, a docker archive,
+// and the files that tell others its digest. A tag appears in a registry only when everything that it
+// needs is in all registries; files appear under their names only when they are complete.
+package output
+
+import (
+	"context"
+	"errors"
+	"io"
+	"sync"
+	"time"
+
+	"github.com/google/go-containerregistry/pkg/name"
+	"github.com/opencontainers/go-digest"
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+	"golang.org/x/sync/errgroup"
+
+	"hako/internal/diag"
+	"hako/internal/event"
+	"hako/internal/registry"
+)
+
+// Options says where the result goes. Its zero value is nowhere.
+type Options struct {
+	// Destinations are references to push to. NoPush says not to push, but they still name the image in files.
+	Destinations []string
+	NoPush       bool
+	// TarPath is a file for "docker load", OCILayoutPath a directory; empty for none.
+	TarPath, OCILayoutPath string
+	// DigestFile gets the digest; NameWithDigestFile and NameTagWithDigestFile get a line for each destination,
+	// "repository@digest" and "repository:tag@digest". Each may be an https URL, which is PUT to.
+	DigestFile, NameWithDigestFile, NameTagWithDigestFile string
+	// BuilderOutputDir gets a file "images" with a JSON line for each pushed destination (Google Cloud Build).
+	BuilderOutputDir string
+	// SkipPushPermissionCheck makes Check do nothing.
+	SkipPushPermissionCheck bool
+	// PushRetries repeats a destination's push that many times, after a second, two, four…
+	PushRetries int
+	// RetryDelay is the first of these pauses; zero means one second.
+	RetryDelay time.Duration
+}
+
+// Layer is one blob of an image.
+type Layer struct {
+	// MediaType, Digest and Size are used; they must be those of the manifest.
+	ocispec.Descriptor
+	// Open reads the blob from the start. It may be called more than once, and from many goroutines.
+	Open func(ctx context.Context) (io.ReadCloser, error)
+	// From are repositories that have the blob ("index.docker.io/library/debian"); it is mounted from there if possible.
+	From []string
+}
+
+// Image is a finished image for one platform.
+type Image struct {
+	// Manifest describes ManifestData; its Platform should be set.
+	Manifest     ocispec.Descriptor
+	ManifestData []byte
+	// Config describes ConfigData.
+	Config     ocispec.Descriptor
+	ConfigData []byte
+	// Layers are those of the manifest, in its order.
+	Layers []Layer
+}
+
+// Result is what a build made: one image, or several with an index over them.
+type Result struct {
+	Images []Image
+	// Index describes IndexData; its Digest is empty if there is one image and no index.
+	Index     ocispec.Descriptor
+	IndexData []byte
+}
+
+// top is what a tag points to.
+func (r *Result) top() (ocispec.Descriptor, []byte) {
+	if r.Index.Digest != "" {
+		return r.Index, r.IndexData
+	}
+	return r.Images[0].Manifest, r.Images[0].ManifestData
+}
+
+// Digest is that of the index, or of the manifest if there is none.
+func (r *Result) Digest() digest.Digest {
+	d, _ := r.top()
+	return d.Digest
+}
+
+// Output writes one result. Its methods may be called from many goroutines.
+type Output struct {
+	client  *registry.Client
+	options Options
+	events  event.Sink
+	tags    []name.Tag // parsed Destinations, each once
+
+	background errgroup.Group // uploads of Upload; their errors are not returned by it
+	stop       context.CancelCauseFunc
+	stopped    context.Context // ends the background uploads
+
+	mu      sync.Mutex // guards uploads
+	uploads map[uploadKey]*upload
+}
+
+// errClosed is why uploads end that nobody needs any more.
+var errClosed = errors.New("the output was closed")
+
+// New checks the options and returns an Output. The client must be set if anything is pushed.
+// A nil events drops what happens. The caller must Close the Output.
+func New(client *registry.Client, o Options, events event.Sink) (*Output, error) {
+	if events == nil {
+		events = event.Discard{}
+	}
+	if o.RetryDelay <= 0 {
+		o.RetryDelay = time.Second
+	}
+	out := &Output{client: client, options: o, events: events, uploads: map[uploadKey]*upload{}}
+	seen := map[string]bool{}
+	for _, d := range o.Destinations {
+		tag, err := registry.ParseTag(d)
+		if err != nil {
+			return nil, err
+		}
+		if !seen[tag.Name()] {
+			seen[tag.Name()] = true
+			out.tags = append(out.tags, tag)
+		}
+	}
+	if len(out.tags) == 0 && (o.NameWithDigestFile != "" || o.NameTagWithDigestFile != "") {
+		return nil, &diag.Error{
+			What: "write the image's name and digest to a file: there is no destination",
+			Hint: "Give the image a name with --destination.",
+		}
+	}
+	out.stopped, out.stop = context.WithCancelCause(context.Background())
+	return out, nil
+}
+
+// Close ends the uploads that Upload started and waits for them. It is idempotent.
+func (o *Output) Close() {
+	o.stop(errClosed)
+	_ = o.background.Wait() // the group's functions return nil
+}
+
+// pushes says whether anything goes to a registry.
+func (o *Output) pushes() bool { return !o.options.NoPush && len(o.tags) > 0 }
+
+// repositories lists where we push to, each once, in the order of the destinations.
+func (o *Output) repositories() []name.Repository {
+	var out []name.Repository
+	seen := map[string]bool{}
+	for _, t := range o.tags {
+		if r := t.Context(); !seen[r.Name()] {
+			seen[r.Name()] = true
+			out = append(out, r)
+		}
+	}
+	return out
+}
+
+// Check makes sure that every destination can be pushed to, as far as that can be known before there is an image.
+func (o *Output) Check(ctx context.Context) error {
+	if !o.pushes() || o.options.SkipPushPermissionCheck {
+		return nil
+	}
+	g, ctx := errgroup.WithContext(ctx)
+	for _, r := range o.repositories() {
+		g.Go(func() error { return o.client.Repository(r, registry.Push).CheckPush(ctx) })
+	}
+	return g.Wait()
+}
+
+// Write puts the result everywhere: files first, then registries, as kaniko does.
+func (o *Output) Write(ctx context.Context, r *Result) error {
+	if err := r.validate(); err != nil {
+		return err
+	}
+	if err := o.writeDigestFiles(ctx, r.Digest()); err != nil {
+		return err
+	}
+	if o.options.OCILayoutPath != "" {
+		if err := o.writeLayout(ctx, r); err != nil {
+			return &diag.Error{What: "write the OCI layout " + o.options.OCILayoutPath, Cause: err}
+		}
+	}
+	if o.options.TarPath != "" {
+		if err := o.writeTar(ctx, r); err != nil {
+			return &diag.Error{What: "write the archive " + o.options.TarPath, Cause: err}
+		}
+	}
+	if !o.pushes() {
+		return nil
+	}
+	if err := o.push(ctx, r); err != nil {
+		return err
+	}
+	return o.writeBuilderOutput(r.Digest())
+}
+
+func (r *Result) validate() error {
+	if len(r.Images) == 0 || (len(r.Images) > 1 && r.Index.Digest == "") {
+		return errors.New("write the image: it is neither one image nor an index")
+	}
+	return nil
+}

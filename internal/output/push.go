@@ -1,0 +1,209 @@
+package output
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"time"
+
+	"github.com/google/go-containerregistry/pkg/name"
+	"github.com/opencontainers/go-digest"
+	"golang.org/x/sync/errgroup"
+
+	"hako/internal/event"
+	"hako/internal/registry"
+)
+
+type uploadKey struct {
+	repository string
+	digest     digest.Digest
+}
+
+// upload is a blob on its way to a repository. Whoever holds the token of turn owns done.
+type upload struct {
+	turn chan struct{}
+	done bool
+}
+
+// Upload begins to push a layer to all destinations, so that it is there when the image is finished.
+// It returns at once. What goes wrong is tried again by Write, and an error then.
+func (o *Output) Upload(l Layer) {
+	if !o.pushes() {
+		return
+	}
+	for _, r := range o.repositories() {
+		o.background.Go(func() error {
+			if err := o.pushBlob(o.stopped, r, l); err != nil && o.stopped.Err() == nil {
+				o.events.Emit(event.Debug{Message: "upload ahead of time: " + err.Error()})
+			}
+			return nil
+		})
+	}
+}
+
+// push brings all blobs to all destinations, and then, if that worked for each of them, the manifests.
+func (o *Output) push(ctx context.Context, r *Result) error {
+	g, gctx := errgroup.WithContext(ctx)
+	for _, repo := range o.repositories() {
+		g.Go(func() error {
+			return o.retry(gctx, func() error { return o.pushBlobs(gctx, repo, r) })
+		})
+	}
+	if err := g.Wait(); err != nil {
+		return err
+	}
+	errs := make([]error, len(o.tags))
+	var all errgroup.Group
+	for i, t := range o.tags {
+		all.Go(func() error {
+			errs[i] = o.retry(ctx, func() error { return o.pushManifests(ctx, t, r) })
+			return nil
+		})
+	}
+	_ = all.Wait() // the errors are in errs: one tag must not keep another from being finished
+	return errors.Join(errs...)
+}
+
+// retry repeats fn as often as the user asked for.
+func (o *Output) retry(ctx context.Context, fn func() error) error {
+	pause := o.options.RetryDelay
+	for try := 0; ; try++ {
+		err := fn()
+		if err == nil || try >= o.options.PushRetries || ctx.Err() != nil {
+			return err
+		}
+		o.events.Emit(event.Info{Message: fmt.Sprintf("push again in %s: %s", pause, err)})
+		t := time.NewTimer(pause)
+		select {
+		case <-t.C:
+		case <-ctx.Done():
+			t.Stop()
+			return context.Cause(ctx)
+		}
+		pause *= 2
+	}
+}
+
+// pushBlobs brings everything but the manifests to a repository.
+func (o *Output) pushBlobs(ctx context.Context, repo name.Repository, r *Result) error {
+	g, ctx := errgroup.WithContext(ctx)
+	for _, im := range r.Images {
+		for _, l := range append([]Layer{im.config()}, im.Layers...) {
+			g.Go(func() error { return o.pushBlob(ctx, repo, l) })
+		}
+	}
+	return g.Wait()
+}
+
+// config is the configuration as a blob.
+func (im *Image) config() Layer {
+	return Layer{Descriptor: im.Config, Open: func(context.Context) (io.ReadCloser, error) {
+		return io.NopCloser(bytes.NewReader(im.ConfigData)), nil
+	}}
+}
+
+// pushBlob brings a blob to a repository, once, however many ask for it.
+func (o *Output) pushBlob(ctx context.Context, repo name.Repository, l Layer) error {
+	key := uploadKey{repo.Name(), l.Digest}
+	o.mu.Lock()
+	u, ok := o.uploads[key]
+	if !ok {
+		u = &upload{turn: make(chan struct{}, 1)}
+		o.uploads[key] = u
+	}
+	o.mu.Unlock()
+	select {
+	case u.turn <- struct{}{}:
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
+	defer func() { <-u.turn }()
+	if u.done {
+		return nil
+	}
+	if err := o.transfer(ctx, repo, l); err != nil {
+		return err
+	}
+	u.done = true
+	return nil
+}
+
+// transfer brings a blob to a repository in the cheapest way: it is there; it is in a repository
+// beside it; it has to be uploaded.
+func (o *Output) transfer(ctx context.Context, repo name.Repository, l Layer) error {
+	to := o.client.Repository(repo, registry.Push)
+	has, err := to.Has(ctx, l.Digest)
+	if err != nil || has {
+		return err
+	}
+	for _, from := range o.neighbours(ctx, repo, l) {
+		mounted, err := to.Mount(ctx, l.Digest, from)
+		if err != nil || mounted {
+			return err
+		}
+	}
+	return to.Upload(ctx, registry.Blob{Digest: l.Digest, Size: l.Size, Open: func(ctx context.Context) (io.ReadCloser, error) {
+		rc, err := l.Open(ctx)
+		if err != nil {
+			return nil, err
+		}
+		return &counted{rc: rc, Counter: event.NewCounter(rc, o.events, event.Progress{
+			ID:    "push " + l.Digest.String() + " " + repo.Name(),
+			What:  fmt.Sprintf("push %s to %s", l.Digest, to.Name()),
+			Total: l.Size,
+		})}, nil
+	}})
+}
+
+// counted is a blob that reports its progress.
+type counted struct {
+	*event.Counter
+	rc io.ReadCloser
+}
+
+func (c *counted) Close() error {
+	c.Finish()
+	return c.rc.Close()
+}
+
+// neighbours lists repositories of the same registry that have the blob: where the base image came from, and the
+// first of our own destinations there, which the others wait for.
+func (o *Output) neighbours(ctx context.Context, repo name.Repository, l Layer) []name.Repository {
+	var out []name.Repository
+	for _, f := range l.From {
+		from, err := name.NewRepository(f, name.WeakValidation)
+		if err == nil && from.RegistryStr() == repo.RegistryStr() {
+			out = append(out, from)
+		}
+	}
+	for _, first := range o.repositories() {
+		if first.RegistryStr() != repo.RegistryStr() {
+			continue
+		}
+		if first.Name() != repo.Name() && o.pushBlob(ctx, first, l) == nil {
+			out = append(out, first)
+		}
+		break
+	}
+	return out
+}
+
+// pushManifests puts the manifests of an index, if there is one, and then the tag.
+func (o *Output) pushManifests(ctx context.Context, tag name.Tag, r *Result) error {
+	to := o.client.Repository(tag.Context(), registry.Push)
+	if r.Index.Digest != "" {
+		for _, im := range r.Images {
+			if err := to.PutManifest(ctx, im.Manifest.Digest.String(), im.Manifest.MediaType, im.ManifestData); err != nil {
+				return err
+			}
+		}
+	}
+	d, data := r.top()
+	if err := to.PutManifest(ctx, tag.TagStr(), d.MediaType, data); err != nil {
+		return err
+	}
+	o.events.Emit(event.Info{Message: "pushed " + registry.FullName(tag) + "@" + d.Digest.String()})
+	return nil
+}

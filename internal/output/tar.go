@@ -1,0 +1,105 @@
+package output
+
+import (
+	"archive/tar"
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"io"
+	"strings"
+	"time"
+
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+
+	"hako/internal/layer"
+)
+
+// unnamed is the image's name in an archive when there is no destination. It is kaniko's.
+const unnamed = "docker.io/unset-repo/unset-image-name:latest"
+
+// archiveManifest is an entry of manifest.json in a docker archive.
+type archiveManifest struct {
+	Config   string
+	RepoTags []string
+	Layers   []string
+}
+
+// writeTar writes the image as "docker save" does; layers stay compressed, as kaniko leaves them.
+func (o *Output) writeTar(ctx context.Context, r *Result) error {
+	if len(r.Images) != 1 {
+		return errors.New("a docker archive holds one image, but several platforms were built")
+	}
+	im := r.Images[0]
+	m := archiveManifest{Config: im.Config.Digest.String(), RepoTags: o.repoTags()}
+	for _, l := range im.Layers {
+		m.Layers = append(m.Layers, archiveName(l.Descriptor))
+	}
+	manifest, err := json.Marshal([]archiveManifest{m})
+	if err != nil {
+		return err
+	}
+	return writeFile(o.options.TarPath, func(w io.Writer) error {
+		tw := tar.NewWriter(w)
+		for i, l := range im.blobs() {
+			name := archiveName(l.Descriptor)
+			if i == 0 {
+				name = m.Config
+			}
+			if err := addBlob(ctx, tw, name, l); err != nil {
+				return err
+			}
+		}
+		if err := addFile(tw, "manifest.json", int64(len(manifest)), bytes.NewReader(manifest)); err != nil {
+			return err
+		}
+		return tw.Close()
+	})
+}
+
+func addBlob(ctx context.Context, tw *tar.Writer, name string, l Layer) error {
+	if err := addFile(tw, name, l.Size, strings.NewReader("")); err != nil {
+		return err
+	}
+	return copyBlob(ctx, tw, l)
+}
+
+// addFile writes a header and what r has.
+func addFile(tw *tar.Writer, name string, size int64, r io.Reader) error {
+	err := tw.WriteHeader(&tar.Header{
+		Typeflag: tar.TypeReg, Name: name, Size: size, Mode: 0o644, ModTime: time.Unix(0, 0),
+	})
+	if err != nil {
+		return err
+	}
+	_, err = io.Copy(tw, r)
+	return err
+}
+
+// archiveName is a layer's name in an archive.
+func archiveName(d ocispec.Descriptor) string {
+	switch d.MediaType {
+	case layer.MediaTypeOCI, layer.MediaTypeDocker:
+		return d.Digest.Encoded() + ".tar"
+	case layer.MediaTypeOCIZstd, layer.MediaTypeDockerZstd:
+		return d.Digest.Encoded() + ".tar.zst"
+	}
+	return d.Digest.Encoded() + ".tar.gz"
+}
+
+// repoTags are the names that "docker load" gives the image: the destinations as they were written,
+// with the tag that Docker insists on.
+func (o *Output) repoTags() []string {
+	if len(o.tags) == 0 {
+		return []string{unnamed}
+	}
+	var out []string
+	for _, t := range o.tags {
+		s := t.String()
+		if !strings.Contains(s[strings.LastIndex(s, "/")+1:], ":") {
+			s += ":" + t.TagStr()
+		}
+		out = append(out, s)
+	}
+	return out
+}
