@@ -50,14 +50,14 @@ func Parse(name string, text []byte) (*File, error) {
 	if n := len(f.ast.Children); n > maxInstructions {
 		return nil, &diag.Error{What: fmt.Sprintf("the Dockerfile has %d instructions, more than %d", n, maxInstructions), Span: f.span(f.ast.Children[maxInstructions].Location())}
 	}
-	if _, _, err := f.Instructions(nil); err != nil {
+	if _, _, err := f.Instructions(silent()); err != nil {
 		return nil, err
 	}
 	return f, nil
 }
 
 // Instructions returns the stages and the ARGs before the first FROM, freshly made on every call:
-// the caller owns them and may expand them in place. lint may be nil.
+// the caller owns them and may expand them in place. lint must not be nil.
 func (f *File) Instructions(lint *linter.Linter) ([]instructions.Stage, []instructions.ArgCommand, error) {
 	for _, w := range f.warnings {
 		if w.URL == linter.RuleNoEmptyContinuation.URL && w.Location != nil {
@@ -115,12 +115,19 @@ func (f *File) Trigger(text string, at []parser.Range) (instructions.Command, er
 	if len(at) > 0 {
 		node.StartLine, node.EndLine = at[0].Start.Line, at[len(at)-1].End.Line
 	}
-	cmd, err := instructions.ParseCommand(node)
+	parsed, err := instructions.ParseInstructionWithLinter(node, silent())
 	if err != nil {
 		return nil, fail(err)
 	}
+	cmd, ok := parsed.(instructions.Command)
+	if !ok {
+		return nil, fail(fmt.Errorf("%s cannot be a trigger", strings.ToUpper(node.Value)))
+	}
 	return cmd, nil
 }
+
+// silent is a linter that says nothing. BuildKit's parser panics without one where a comment says "check=".
+func silent() *linter.Linter { return linter.New(&linter.Config{}) }
 
 // Lex returns a new lexer with the file's escape character. It is not safe for concurrent use.
 func (f *File) Lex() *shell.Lex { return shell.NewLex(f.escape) }

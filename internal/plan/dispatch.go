@@ -72,7 +72,10 @@ func (b *builder) begin(s *stage) error {
 		*c = image.Clone(s.ref.Config)
 		c.History = baseHistory(s.ref.Config)
 		c.Created = nil
-		b.lintBasePlatform(s)
+		if c.OS == "" || c.Architecture == "" {
+			c.Platform = *s.platform
+		}
+		b.lintBasePlatform(s, c.Platform)
 	default:
 		target := b.target
 		s.platform, *c = &target, image.Empty(target)

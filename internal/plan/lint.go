@@ -14,6 +14,7 @@ import (
 	"github.com/moby/buildkit/frontend/dockerfile/parser"
 	"github.com/moby/buildkit/frontend/dockerfile/shell"
 	"github.com/moby/buildkit/util/suggest"
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
 	"hako/internal/image"
 )
@@ -127,8 +128,7 @@ func (b *builder) lintConstantPlatform(src *instructions.Stage, res shell.Proces
 }
 
 // lintBasePlatform finds a base image for another platform than the one that was asked for.
-func (b *builder) lintBasePlatform(s *stage) {
-	have := s.ref.Config.Platform
+func (b *builder) lintBasePlatform(s *stage, have ocispec.Platform) {
 	if have.OS == s.platform.OS && have.Architecture == s.platform.Architecture {
 		return
 	}

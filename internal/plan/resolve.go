@@ -8,7 +8,6 @@ import (
 
 	"github.com/distribution/reference"
 	"github.com/moby/buildkit/frontend/dockerfile/instructions"
-	"github.com/moby/buildkit/util/suggest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 	"golang.org/x/sync/errgroup"
 
@@ -155,7 +154,7 @@ func (b *builder) suggestImage(name string) string {
 	for _, n := range []string{"alpine", "busybox", "centos", "debian", "golang", "ubuntu", "fedora"} {
 		options = append(options, n, n+":latest")
 	}
-	if near, ok := suggest.Search(name, options, true); ok {
+	if near, ok := diag.Nearest(name, options); ok {
 		return fmt.Sprintf("Did you mean %s?", near)
 	}
 	return ""

@@ -8,7 +8,6 @@ import (
 	"github.com/moby/buildkit/frontend/dockerfile/instructions"
 	"github.com/moby/buildkit/frontend/dockerfile/parser"
 	"github.com/moby/buildkit/frontend/dockerfile/shell"
-	"github.com/moby/buildkit/util/suggest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
 	"hako/internal/diag"
@@ -93,7 +92,7 @@ func (b *builder) newStage(i int, src instructions.Stage) (*stage, error) {
 // blankHint says which variable made a name blank.
 func (b *builder) blankHint(res shell.ProcessWordResult) string {
 	for _, name := range sortedKeys(res.Unmatched) {
-		if near, ok := suggest.Search(name, b.globals.Keys(), true); ok {
+		if near, ok := diag.Nearest(name, b.globals.Keys()); ok {
 			return fmt.Sprintf("%s is not declared; did you mean %s?", name, near)
 		}
 		return fmt.Sprintf("Declare ARG %s before the first FROM, or pass --build-arg %s=….", name, name)
@@ -163,7 +162,7 @@ func (b *builder) findTarget() (*stage, error) {
 		return s, nil
 	}
 	e := &diag.Error{What: fmt.Sprintf("target stage %q does not exist", name), Span: diag.Span{File: b.file.Name}}
-	if near, ok := suggest.Search(name, b.names(), false); ok {
+	if near, ok := diag.Nearest(name, b.names()); ok {
 		e.Hint = fmt.Sprintf("Did you mean %s?", near)
 	} else if len(b.byName) > 0 {
 		e.Hint = fmt.Sprintf("The stages are %s.", strings.Join(sortedKeys(b.byName), ", "))
