@@ -64,9 +64,10 @@ type Base struct {
 type ImageRef struct {
 	// Name is as written, after expansion; Ref is the full reference ("docker.io/library/debian:12").
 	Name, Ref string
-	// Digest is that of the platform's manifest.
-	Digest   digest.Digest
-	Platform ocispec.Platform
+	// Digest and MediaType are those of the platform's manifest.
+	Digest    digest.Digest
+	MediaType string
+	Platform  ocispec.Platform
 	// Config is the image's own configuration. It must not be changed.
 	Config *image.Config
 }

@@ -1,0 +1,76 @@
+package solve
+
+import (
+	"context"
+	"errors"
+
+	"hako/internal/filecopy"
+	"hako/internal/plan"
+	"hako/internal/tree"
+)
+
+// copy makes a layer of what a COPY or ADD brings.
+func (s *solver) copy(ctx context.Context, j job, op *plan.Copy) (*state, error) {
+	below, err := j.cur.stack.Tree(ctx)
+	if err != nil {
+		return nil, err
+	}
+	from, name, err := s.from(ctx, op.From)
+	if err != nil {
+		return nil, err
+	}
+	changes, err := filecopy.Copy(ctx, &filecopy.Request{
+		Below: below, From: from, FromName: name,
+		Paths: op.Paths, Inline: inline(op.Inline), Dest: op.Dest, Chown: op.Chown, Chmod: op.Chmod, Add: op.Add,
+		Now: s.parts.Now(), Spool: s.parts.Spool,
+	})
+	if err != nil {
+		return nil, err
+	}
+	next, err := s.commit(ctx, changes, j)
+	return next, errors.Join(err, changes.Close())
+}
+
+// mkdir makes a layer of the directory of a WORKDIR.
+func (s *solver) mkdir(ctx context.Context, j job, op *plan.Mkdir) (*state, error) {
+	below, err := j.cur.stack.Tree(ctx)
+	if err != nil {
+		return nil, err
+	}
+	changes, err := filecopy.Mkdir(ctx, &filecopy.MkdirRequest{Below: below, Path: op.Path, User: op.User, Now: s.parts.Now()})
+	if err != nil {
+		return nil, err
+	}
+	next, err := s.commit(ctx, changes, j)
+	return next, errors.Join(err, changes.Close())
+}
+
+// from is the tree that a COPY reads and what people call it.
+func (s *solver) from(ctx context.Context, f plan.From) (tree.Tree, string, error) {
+	var source *state
+	var name string
+	var err error
+	switch {
+	case f.Stage != nil:
+		name = "stage " + f.Stage.ID()
+		source, err = s.wait(ctx, f.Stage)
+	case f.Image != nil:
+		name = "image " + f.Image.Name
+		source, err = s.image(ctx, f.Image)
+	default:
+		return s.parts.Context, "the build context", nil
+	}
+	if err != nil {
+		return nil, "", err
+	}
+	t, err := source.stack.Tree(ctx)
+	return t, name, err
+}
+
+func inline(files []plan.InlineFile) []filecopy.Inline {
+	var out []filecopy.Inline
+	for _, f := range files {
+		out = append(out, filecopy.Inline{Name: f.Path, Data: f.Data})
+	}
+	return out
+}

@@ -1,0 +1,154 @@
+package solve
+
+import (
+	"context"
+	"errors"
+	"io"
+	"slices"
+	"strings"
+	"sync"
+
+	"hako/internal/diag"
+	"hako/internal/event"
+	"hako/internal/plan"
+	"hako/internal/rootfs"
+	"hako/internal/sandbox"
+)
+
+// exec runs a RUN step and makes a layer of what it changed.
+func (s *solver) exec(ctx context.Context, j job, op *plan.Run) (*state, error) {
+	t, err := j.cur.stack.Tree(ctx)
+	if err != nil {
+		return nil, err
+	}
+	user, err := rootfs.LookupUser(t, op.User)
+	if err != nil {
+		return nil, &diag.Error{What: "RUN: find user " + op.User, Span: j.step.Span, Cause: err,
+			Hint: "Create the user in an earlier RUN or use a numeric id."}
+	}
+	engine, err := s.parts.Engine(ctx)
+	if err != nil {
+		return nil, err
+	}
+	out := newLines(s.parts.Events, j.step.ID, false)
+	errs := newLines(s.parts.Events, j.step.ID, true)
+	outcome, err := engine.Run(ctx, &sandbox.Step{
+		Name: j.step.ID, Lowers: j.cur.stack.Lowers(),
+		Args: op.Args, Env: withHome(op.Env, user.Home), Dir: op.Dir,
+		User:     sandbox.User{UID: user.UID, GID: user.GID, Groups: user.Groups},
+		Hostname: op.Hostname, ExtraHosts: hosts(op.ExtraHosts), Files: files(op.Files), ShmSize: op.ShmSize,
+		Stdout: out, Stderr: errs,
+	})
+	out.flush()
+	errs.flush()
+	if err != nil {
+		return nil, failed(j.step, err)
+	}
+	next, err := s.commit(ctx, outcome.Changes(), j)
+	if err == nil {
+		err = outcome.Keep(next.stack.ChainID())
+	}
+	return next, errors.Join(err, outcome.Close())
+}
+
+// failed explains a step that did not succeed.
+func failed(step *plan.Step, err error) error {
+	var exit *sandbox.ExitError
+	if !errors.As(err, &exit) {
+		return err
+	}
+	return &diag.Error{What: "RUN", Span: step.Span, Cause: err, Hint: exitHint(exit)}
+}
+
+// exitHint says what an exit code or a signal usually means.
+func exitHint(e *sandbox.ExitError) string {
+	switch {
+	case e.Signal == 9: // SIGKILL
+		return "The command may have run out of memory: raise the container's memory limit."
+	case e.Code == 127: // sh(1): command not found
+		return "A command was not found: install it in an earlier step or check PATH."
+	case e.Code == 126: // sh(1): command found but not executable
+		return "A command could not be executed: check its mode, its interpreter and its architecture."
+	}
+	return ""
+}
+
+// withHome adds HOME as runc does: only where the image does not set it.
+func withHome(env []string, home string) []string {
+	if slices.ContainsFunc(env, func(kv string) bool { return strings.HasPrefix(kv, "HOME=") }) {
+		return env
+	}
+	return append(slices.Clip(env), "HOME="+home)
+}
+
+func hosts(entries []plan.HostEntry) []sandbox.Host {
+	var out []sandbox.Host
+	for _, h := range entries {
+		out = append(out, sandbox.Host{Name: h.Name, IP: h.IP})
+	}
+	return out
+}
+
+// files are the heredocs of a step as its sandbox shows them. They are scripts, so they can be executed.
+func files(inline []plan.InlineFile) []sandbox.File {
+	var out []sandbox.File
+	for _, f := range inline {
+		out = append(out, sandbox.File{Path: f.Path, Mode: 0o755, Data: f.Data})
+	}
+	return out
+}
+
+// maxLine bounds a line of output; a longer one comes in pieces.
+const maxLine = 64 << 10 // 64 KiB
+
+// lines turns what a step writes into one event for each line. It may be used from many goroutines.
+type lines struct {
+	sink   event.Sink
+	step   string
+	stderr bool
+
+	mu   sync.Mutex // guards rest
+	rest []byte
+}
+
+var _ io.Writer = (*lines)(nil)
+
+func newLines(sink event.Sink, step string, stderr bool) *lines {
+	return &lines{sink: sink, step: step, stderr: stderr}
+}
+
+// Write never fails.
+func (l *lines) Write(p []byte) (int, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	n := len(p)
+	for len(p) > 0 {
+		end := slices.Index(p, '\n')
+		if end >= 0 {
+			l.emitLocked(append(l.rest, p[:end]...))
+			p = p[end+1:]
+			continue
+		}
+		l.rest = append(l.rest, p...)
+		p = nil
+		if len(l.rest) >= maxLine {
+			l.emitLocked(l.rest)
+		}
+	}
+	return n, nil
+}
+
+// flush emits an unfinished last line.
+func (l *lines) flush() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if len(l.rest) > 0 {
+		l.emitLocked(l.rest)
+	}
+}
+
+// emitLocked hands line over to the sink, which may keep it.
+func (l *lines) emitLocked(line []byte) {
+	l.sink.Emit(event.StepOutput{Step: l.step, Stderr: l.stderr, Line: line})
+	l.rest = nil
+}

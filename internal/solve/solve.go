@@ -1,0 +1,157 @@
+// Package solve runs a plan: stages that do not depend on each other in parallel, the steps of a stage in order,
+// each exactly once; and turns what every step changed into a layer.
+package solve
+
+import (
+	"context"
+	"fmt"
+	"maps"
+	"os"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+
+	"hako/internal/event"
+	"hako/internal/layer"
+	"hako/internal/plan"
+	"hako/internal/rootfs"
+	"hako/internal/sandbox"
+	"hako/internal/tree"
+)
+
+// Bases gives the layers of base images.
+type Bases interface {
+	// Layers returns the layers of ref, bottom first. It reads nothing from a registry until a layer is opened.
+	Layers(ctx context.Context, ref *plan.ImageRef) ([]Layer, error)
+}
+
+// Maker turns changes into a stored layer.
+type Maker interface {
+	// Make reads changes once, to the end. If keep is set, the layer's Source can be read without
+	// inflating the layer again.
+	Make(ctx context.Context, changes layer.Changes, keep bool) (Layer, error)
+}
+
+// Layer is one layer of an image: what it is called and how its files are read.
+type Layer struct {
+	layer.Descriptor
+	// Source reads the layer's files.
+	Source rootfs.Source
+	// From is the base image that the layer came with; nil for a layer made here.
+	From *plan.ImageRef
+}
+
+// Parts is what a solver needs from the rest of the program.
+type Parts struct {
+	Bases Bases
+	Maker Maker
+	// Engine opens the sandbox; it is called before the first RUN and may be called more than once.
+	Engine func(ctx context.Context) (sandbox.Engine, error)
+	// Context is the build context.
+	Context tree.Tree
+	// Spool makes an empty file without a name for what has to be read twice.
+	Spool func() (*os.File, error)
+	// Made is called for each new layer, from many goroutines, before the steps that stand on it run. It may be nil.
+	Made   func(Layer)
+	Events event.Sink
+	Now    func() time.Time
+	// Jobs bounds how many steps run at the same time; at least 1.
+	Jobs int
+}
+
+// Result is the built target.
+type Result struct {
+	Stage  *plan.Stage
+	Layers []Layer
+	// Created says when steps ended, by the index of their entries in the stage's history.
+	Created map[int]time.Time
+}
+
+// Solve builds g's target. It returns the first error, after every step that was running has ended.
+func Solve(ctx context.Context, g *plan.Graph, parts Parts) (*Result, error) {
+	s := &solver{parts: parts, slots: make(chan struct{}, max(parts.Jobs, 1)), stages: map[*plan.Stage]*node{}, uses: newUses(g)}
+	group, ctx := errgroup.WithContext(ctx)
+	for _, st := range g.Stages {
+		s.stages[st] = &node{done: make(chan struct{}), created: map[int]time.Time{}}
+	}
+	for _, st := range g.Stages {
+		group.Go(func() error { return s.stage(ctx, st) })
+	}
+	if err := group.Wait(); err != nil {
+		return nil, err
+	}
+	n := s.stages[g.Target]
+	return &Result{Stage: g.Target, Layers: n.state.layers, Created: n.created}, nil
+}
+
+// solver is one run of Solve. Its maps are complete before the first goroutine starts.
+type solver struct {
+	parts  Parts
+	slots  chan struct{} // one token per running step
+	stages map[*plan.Stage]*node
+	uses   *uses
+}
+
+// node is a stage and, once done is closed, what became of it. The stage's own goroutine owns it until then.
+type node struct {
+	done    chan struct{}
+	state   *state
+	created map[int]time.Time // by index in the history
+}
+
+// wait blocks until st is built and returns its state.
+func (s *solver) wait(ctx context.Context, st *plan.Stage) (*state, error) {
+	n, ok := s.stages[st]
+	if !ok {
+		return nil, fmt.Errorf("stage %s is not in the graph", st.ID())
+	}
+	select {
+	case <-n.done:
+		return n.state, nil
+	case <-ctx.Done():
+		return nil, context.Cause(ctx)
+	}
+}
+
+// stage builds st. Its node is released only on success: on failure the context ends for whoever waits.
+func (s *solver) stage(ctx context.Context, st *plan.Stage) error {
+	cur, err := s.base(ctx, st)
+	if err != nil {
+		return err
+	}
+	n := s.stages[st]
+	if st.Base.Stage != nil {
+		maps.Copy(n.created, s.stages[st.Base.Stage].created)
+	}
+	for i, step := range st.Steps {
+		if step.Op != nil {
+			if cur, err = s.step(ctx, job{step: step, cur: cur, keep: s.uses.keep(st, i)}); err != nil {
+				return err
+			}
+		}
+		n.created[step.History] = s.parts.Now()
+	}
+	n.state = cur
+	close(n.done)
+	return nil
+}
+
+// base is the state that st starts from.
+func (s *solver) base(ctx context.Context, st *plan.Stage) (*state, error) {
+	switch {
+	case st.Base.Stage != nil:
+		return s.wait(ctx, st.Base.Stage)
+	case st.Base.Image != nil:
+		return s.image(ctx, st.Base.Image)
+	}
+	return &state{}, nil
+}
+
+// image is the state of a base image.
+func (s *solver) image(ctx context.Context, ref *plan.ImageRef) (*state, error) {
+	layers, err := s.parts.Bases.Layers(ctx, ref)
+	if err != nil {
+		return nil, fmt.Errorf("base image %s: %w", ref.Name, err)
+	}
+	return newState(layers), nil
+}

@@ -1,0 +1,91 @@
+package solve
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"hako/internal/diag"
+	"hako/internal/event"
+	"hako/internal/layer"
+	"hako/internal/plan"
+)
+
+// job is one step on what is below it.
+type job struct {
+	step *plan.Step
+	cur  *state
+	// keep says that later steps read the layer's files outside a sandbox.
+	keep bool
+}
+
+// step runs j and returns the state after it.
+func (s *solver) step(ctx context.Context, j job) (*state, error) {
+	if err := s.ready(ctx, j.step); err != nil {
+		return nil, err
+	}
+	select {
+	case s.slots <- struct{}{}:
+		defer func() { <-s.slots }()
+	case <-ctx.Done():
+		return nil, context.Cause(ctx)
+	}
+	start := s.parts.Now()
+	s.parts.Events.Emit(event.StepStarted{Step: j.step.ID, Name: j.step.Text, Time: start})
+	next, err := s.run(ctx, j)
+	err = located(j.step, err)
+	s.parts.Events.Emit(event.StepDone{Step: j.step.ID, Err: err, Duration: s.parts.Now().Sub(start)})
+	return next, err
+}
+
+// ready waits for the stage that step copies from, before step takes a slot: a waiting step must not keep others from running.
+func (s *solver) ready(ctx context.Context, step *plan.Step) error {
+	c, ok := step.Op.(*plan.Copy)
+	if !ok || c.From.Stage == nil {
+		return nil
+	}
+	_, err := s.wait(ctx, c.From.Stage)
+	return err
+}
+
+// run does what the step says.
+func (s *solver) run(ctx context.Context, j job) (*state, error) {
+	switch op := j.step.Op.(type) {
+	case *plan.Run:
+		return s.exec(ctx, j, op)
+	case *plan.Copy:
+		return s.copy(ctx, j, op)
+	case *plan.Mkdir:
+		return s.mkdir(ctx, j, op)
+	}
+	return nil, fmt.Errorf("step %s: unknown operation %T", j.step.ID, j.step.Op)
+}
+
+// commit makes a layer of changes on top of cur.
+func (s *solver) commit(ctx context.Context, changes layer.Changes, j job) (*state, error) {
+	l, err := s.parts.Maker.Make(ctx, changes, j.keep)
+	if err != nil {
+		return nil, err
+	}
+	if s.parts.Made != nil {
+		s.parts.Made(l)
+	}
+	return j.cur.with(l), nil
+}
+
+// located gives err the position of step, unless it has one or only says that the build was stopped.
+func located(step *plan.Step, err error) error {
+	if err == nil || errors.Is(err, context.Canceled) || errors.Is(err, context.DeadlineExceeded) {
+		return err
+	}
+	var d *diag.Error
+	if !errors.As(err, &d) {
+		return &diag.Error{What: step.Text, Span: step.Span, Cause: err}
+	}
+	if d.Span.Start != 0 {
+		return err
+	}
+	at := *d
+	at.Span = step.Span
+	return &at
+}
