@@ -41,7 +41,7 @@ type Patch struct {
 // PatchEntry is one path of a patch.
 type PatchEntry struct {
 	tree.Entry
-	// Offset is where a regular file's bytes start in the layer's image, in bytes.
+	// Offset is where a regular file's bytes start in the layer's image, in bytes; -1 for everything else.
 	Offset int64
 }
 

@@ -1,0 +1,171 @@
+package filecopy
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+
+	"hako/internal/tree"
+)
+
+// opener is where the bytes of a file come from.
+type opener interface {
+	open() (io.ReadCloser, error)
+}
+
+// treeOpener is a file of a tree.
+type treeOpener struct {
+	from tree.Tree
+	path string
+}
+
+func (o treeOpener) open() (io.ReadCloser, error) { return o.from.Open(o.path) }
+
+// bytesOpener is a file in memory.
+type bytesOpener []byte
+
+func (o bytesOpener) open() (io.ReadCloser, error) { return io.NopCloser(bytes.NewReader(o)), nil }
+
+// spool is a file that holds the content of unpacked archives one after the other.
+type spool struct {
+	create func() (*os.File, error)
+	file   *os.File
+	size   int64
+}
+
+var errNoSpool = errors.New("there is no place for the content of archives")
+
+// add stores the next size bytes of r, which must be all.
+func (s *spool) add(r io.Reader, size int64) (opener, error) {
+	if s.file == nil {
+		if s.create == nil {
+			return nil, errNoSpool
+		}
+		f, err := s.create()
+		if err != nil {
+			return nil, fmt.Errorf("make a file for the content of archives: %w", err)
+		}
+		s.file = f
+	}
+	n, err := io.Copy(s.file, r)
+	if err != nil {
+		return nil, err
+	}
+	if n != size {
+		return nil, fmt.Errorf("got %d of %d bytes: %w", n, size, io.ErrUnexpectedEOF)
+	}
+	o := spoolOpener{spool: s, offset: s.size, size: size}
+	s.size += n
+	return o, nil
+}
+
+func (s *spool) close() error {
+	if s.file == nil {
+		return nil
+	}
+	f := s.file
+	s.file, s.create = nil, nil
+	return f.Close()
+}
+
+// spoolOpener is a file in a spool.
+type spoolOpener struct {
+	spool        *spool
+	offset, size int64
+}
+
+func (o spoolOpener) open() (io.ReadCloser, error) {
+	if o.spool.file == nil {
+		return nil, os.ErrClosed
+	}
+	return io.NopCloser(io.NewSectionReader(o.spool.file, o.offset, o.size)), nil
+}
+
+// exact reads a file that was said to have a certain size. It opens the file when it is first read.
+// A file that turns out shorter or longer is an error, the latter from finish.
+type exact struct {
+	from   opener
+	left   int64
+	reader io.ReadCloser
+}
+
+var errSizeChanged = errors.New("its size changed while it was copied")
+
+// Read yields the announced number of bytes.
+func (e *exact) Read(p []byte) (int, error) {
+	if e.left == 0 {
+		return 0, io.EOF
+	}
+	if e.reader == nil {
+		r, err := e.from.open()
+		if err != nil {
+			return 0, &sourceReadError{err}
+		}
+		e.reader = r
+	}
+	if int64(len(p)) > e.left {
+		p = p[:e.left]
+	}
+	n, err := e.reader.Read(p)
+	e.left -= int64(n)
+	if errors.Is(err, io.EOF) {
+		err = nil
+		if e.left > 0 {
+			err = errSizeChanged
+		}
+	}
+	if err != nil {
+		err = &sourceReadError{err}
+	}
+	return n, err
+}
+
+// sourceReadError is a failure to read what is copied, as opposed to one of whoever the content is for.
+type sourceReadError struct{ err error }
+
+func (e *sourceReadError) Error() string { return e.err.Error() }
+
+func (e *sourceReadError) Unwrap() error { return e.err }
+
+// finish closes the file and reports one that has grown.
+func (e *exact) finish() error {
+	if e.reader == nil {
+		return nil
+	}
+	var err error
+	if e.left == 0 {
+		var b [1]byte
+		if n, _ := e.reader.Read(b[:]); n > 0 {
+			err = &sourceReadError{errSizeChanged}
+		}
+	}
+	return errors.Join(err, e.reader.Close())
+}
+
+// sameContent compares two readers byte by byte.
+func sameContent(a, b io.Reader) (bool, error) {
+	const chunk = 32 << 10 // 32 KiB
+	var bufA, bufB [chunk]byte
+	for {
+		n, errA := io.ReadFull(a, bufA[:])
+		m, errB := io.ReadFull(b, bufB[:])
+		if errA != nil && !ended(errA) {
+			return false, errA
+		}
+		if errB != nil && !ended(errB) {
+			return false, errB
+		}
+		if !bytes.Equal(bufA[:n], bufB[:m]) {
+			return false, nil
+		}
+		if ended(errA) || ended(errB) {
+			return ended(errA) && ended(errB), nil
+		}
+	}
+}
+
+func ended(err error) bool {
+	return errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF)
+}

@@ -1,0 +1,307 @@
+package filecopy
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path"
+	"strings"
+	"syscall"
+
+	"hako/internal/diag"
+	"hako/internal/rootfs"
+	"hako/internal/tree"
+)
+
+// copier carries out one instruction.
+type copier struct {
+	ctx     context.Context //nolint:containedctx // a copier lives as long as the call it serves
+	req     *Request
+	name    string // COPY or ADD
+	draft   *draft
+	dest    string // absolute, clean but for a final "/" or "/."
+	owner   *owner
+	chmod   *chmod
+	dirMode uint32 // of directories that are made on the way
+	spool   *spool
+}
+
+func newCopier(ctx context.Context, req *Request) (*copier, error) {
+	c := &copier{ctx: ctx, req: req, name: "COPY", dest: cleanDest(req.Dest), dirMode: 0o755}
+	if req.Add {
+		c.name = "ADD"
+	}
+	c.spool = &spool{create: req.Spool}
+	var err error
+	if c.draft, err = newDraft(req.Below, req.Now); err != nil {
+		return nil, fmt.Errorf("%s to %s: %w", c.name, req.Dest, err)
+	}
+	if c.owner, err = chownOwner(req.Below, req.Chown); err != nil {
+		return nil, &diag.Error{
+			What: fmt.Sprintf("%s --chown=%s", c.name, req.Chown), Cause: err,
+			Hint: "Create the user and group in an earlier RUN, or give their numbers.",
+		}
+	}
+	if c.chmod, err = parseChmod(req.Chmod); err != nil {
+		return nil, &diag.Error{
+			What: fmt.Sprintf("%s --chmod=%s", c.name, req.Chmod), Cause: err,
+			Hint: `Give an octal mode up to 07777 ("755") or a symbolic one ("u=rwX,go=rX").`,
+		}
+	}
+	if c.chmod != nil && !c.chmod.symbolic {
+		c.dirMode = c.chmod.octal & modePerm // as BuildKit, which makes parents with the files' mode
+	}
+	return c, nil
+}
+
+// cleanDest keeps what makes a destination a directory: a final "/" or "/.".
+func cleanDest(s string) string {
+	p := path.Join("/", s)
+	switch {
+	case p == "/":
+		return p
+	case strings.HasSuffix(s, "/."):
+		return p + "/."
+	case strings.HasSuffix(s, "/"):
+		return p + "/"
+	}
+	return p
+}
+
+func chownOwner(below tree.Tree, spec string) (*owner, error) {
+	if spec == "" {
+		return nil, nil //nolint:nilnil // nobody is an answer here
+	}
+	uid, gid, err := rootfs.LookupOwner(below, spec)
+	if err != nil {
+		return nil, err
+	}
+	return &owner{uid: uid, gid: gid}, nil
+}
+
+// workdirOwner finds the user that a WORKDIR's directory belongs to. A name that the stage does not know means root,
+// as for BuildKit: such a stage is made for an image in which the name exists.
+func workdirOwner(below tree.Tree, user string) (*owner, error) {
+	o, err := chownOwner(below, user)
+	if below != nil && (errors.Is(err, rootfs.ErrNoUser) || errors.Is(err, rootfs.ErrNoGroup)) {
+		return &owner{}, nil
+	}
+	return o, err
+}
+
+// oneCopy is the copy of one source; hard links are kept inside one source only.
+type oneCopy struct {
+	*copier
+	from   tree.Tree
+	inodes map[uint64]*node
+}
+
+// copy copies what is at src onto dst. Both are literal paths. A directory that is there already keeps its
+// metadata and takes the source's time.
+func (c *oneCopy) copy(src, dst string) error {
+	e, err := c.from.Lstat(src)
+	if err != nil {
+		return c.readError(src, err)
+	}
+	if e.Kind != tree.Dir {
+		return c.file(e, dst)
+	}
+	n, err := c.draft.find(dst)
+	if err != nil {
+		return c.destError(err)
+	}
+	if n == nil { // target made it
+		return fmt.Errorf("%s: directory /%s is missing", c.name, dst)
+	}
+	if !n.isDir() {
+		return c.notDirectory(n)
+	}
+	if err := c.contents(e, n); err != nil {
+		return err
+	}
+	n.entry.ModTime = e.ModTime
+	return nil
+}
+
+// contents copies what is in the directory src into n.
+func (c *oneCopy) contents(src tree.Entry, n *node) error {
+	names, err := c.from.ReadDir(src.Path)
+	if err != nil {
+		return c.readError(src.Path, err)
+	}
+	for _, name := range names {
+		if err := c.entry(join(src.Path, name), n, name); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// entry copies what is at src into dir under name, with its metadata.
+func (c *oneCopy) entry(src string, dir *node, name string) error {
+	if c.ctx.Err() != nil {
+		return context.Cause(c.ctx)
+	}
+	e, err := c.from.Lstat(src)
+	if err != nil {
+		return c.readError(src, err)
+	}
+	old, err := c.draft.child(dir, name)
+	if err != nil {
+		return c.destError(err)
+	}
+	if e.Kind != tree.Dir {
+		return c.put(e, dir, name, old)
+	}
+	switch {
+	case old == nil:
+		old = c.draft.mkdir(dir, name, e.Mode)
+	case !old.isDir():
+		return c.notDirectory(old)
+	}
+	if err := c.contents(e, old); err != nil {
+		return err
+	}
+	c.finish(old, e)
+	return nil
+}
+
+// file copies a file to the literal path dst, whose directory exists.
+func (c *oneCopy) file(e tree.Entry, dst string) error {
+	at, err := c.replace(dst, "/"+e.Path)
+	if err != nil {
+		return err
+	}
+	return c.put(e, at.dir, at.name, nil)
+}
+
+// place is a name in a directory with nothing there.
+type place struct {
+	dir  *node
+	name string
+}
+
+// replace makes room for a file at the literal path dst. what names the file in errors.
+func (c *copier) replace(dst, what string) (place, error) {
+	old, err := c.draft.find(dst)
+	if err != nil {
+		return place{}, c.destError(err)
+	}
+	if old != nil {
+		if err := c.clear(old, what); err != nil {
+			return place{}, err
+		}
+	}
+	dir, err := c.draft.find(path.Dir(dst))
+	if err == nil && (dir == nil || !dir.isDir()) {
+		err = &notDirectoryError{path: path.Dir(dst)}
+	}
+	if err != nil {
+		return place{}, c.destError(err)
+	}
+	return place{dir: dir, name: path.Base(dst)}, nil
+}
+
+// clear removes what a file is copied over, which must not be a directory.
+func (c *copier) clear(old *node, what string) error {
+	if old.isDir() {
+		return &diag.Error{
+			What: fmt.Sprintf("%s: cannot replace the directory /%s with the file %s", c.name, old.path(), what),
+			Hint: "Remove the directory in an earlier RUN, or choose another destination.",
+		}
+	}
+	c.draft.remove(old)
+	return nil
+}
+
+// put copies a file into dir under name, over old if that is not nil.
+func (c *oneCopy) put(e tree.Entry, dir *node, name string, old *node) error {
+	if old != nil {
+		if err := c.clear(old, "/"+e.Path); err != nil {
+			return err
+		}
+	}
+	linked := e.Links > 1 && e.Inode != 0 && e.Kind == tree.Regular
+	if first := c.inodes[e.Inode]; linked && first != nil {
+		c.draft.link(dir, name, first)
+		return nil
+	}
+	i := &inode{entry: tree.Entry{Kind: e.Kind}}
+	switch e.Kind {
+	case tree.Regular:
+		i.content = treeOpener{from: c.from, path: e.Path}
+	case tree.Socket:
+		e.Kind = tree.Regular // as BuildKit: an empty file stands for it
+	case tree.Symlink:
+		i.entry.Linkname = e.Linkname
+	case tree.CharDevice, tree.BlockDevice:
+		i.entry.Major, i.entry.Minor = e.Major, e.Minor
+	case tree.Fifo:
+	default:
+		return fmt.Errorf("%s: /%s is of unknown kind %d", c.name, e.Path, e.Kind)
+	}
+	n := c.draft.put(dir, name, i)
+	c.finish(n, e)
+	if linked {
+		c.inodes[e.Inode] = n
+	}
+	return nil
+}
+
+// finish gives n the metadata of the source e, and what --chown and --chmod say.
+func (c *copier) finish(n *node, e tree.Entry) {
+	n.touched = true
+	n.entry.Kind, n.entry.Size, n.entry.ModTime = e.Kind, e.Size, e.ModTime
+	n.entry.UID, n.entry.GID = e.UID, e.GID
+	c.owner.apply(n)
+	n.entry.Mode = e.Mode & modeAll
+	if e.Kind != tree.Symlink {
+		n.entry.Mode = c.chmod.apply(n.entry.Mode, e.Kind == tree.Dir)
+	}
+	n.addXattrs(e.Xattrs)
+}
+
+func (c *copier) notDirectory(n *node) error {
+	return &diag.Error{
+		What: fmt.Sprintf("%s: cannot copy a directory to /%s, which is not a directory", c.name, n.path()),
+		Hint: "If it is a symbolic link, copy to the directory that it points to.",
+	}
+}
+
+func (c *copier) destError(err error) error {
+	var d *diag.Error
+	if errors.As(err, &d) {
+		return err
+	}
+	e := &diag.Error{What: fmt.Sprintf("%s to %s", c.name, c.req.Dest), Cause: err}
+	var nd *notDirectoryError
+	switch {
+	case errors.As(err, &nd), errors.Is(err, syscall.ENOTDIR):
+		e.Hint = "Choose a destination with nothing but directories on the way."
+	case errors.Is(err, syscall.ELOOP):
+		e.Hint = "Choose a destination without a loop of symbolic links."
+	default:
+		return fmt.Errorf("%s to %s: %w", c.name, c.req.Dest, err)
+	}
+	return e
+}
+
+// readError is a source that could not be read although it was listed.
+func (c *copier) readError(p string, err error) error {
+	if errors.Is(err, fs.ErrNotExist) {
+		return &diag.Error{
+			What: fmt.Sprintf("%s: /%s vanished from %s while it was copied", c.name, p, c.req.FromName),
+			Hint: "Do not change the files while they are copied.",
+		}
+	}
+	if errors.Is(err, os.ErrPermission) {
+		return &diag.Error{
+			What:  fmt.Sprintf("%s: read /%s of %s", c.name, p, c.req.FromName),
+			Cause: err,
+			Hint:  "Make it readable for the user that runs the build, or leave it out with .dockerignore.",
+		}
+	}
+	return fmt.Errorf("%s: read /%s of %s: %w", c.name, p, c.req.FromName, err)
+}

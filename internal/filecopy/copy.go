@@ -1,0 +1,201 @@
+// Package filecopy turns COPY, ADD and WORKDIR into changes: it works out what the instruction makes of the stage's
+// tree and streams it in the normal form of layer.Changes. Nothing is mounted, no privilege is needed, and no content
+// is read before it is written out.
+//
+// The meaning is BuildKit's to the letter, odd corners included: the instruction is carried out step by step,
+// as a privileged builder would in a mounted root, on a draft in memory.
+package filecopy
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"path"
+	"strings"
+	"time"
+
+	"hako/internal/diag"
+	"hako/internal/tree"
+)
+
+// Request is one COPY or ADD instruction.
+type Request struct {
+	// Below is the stage so far; nil if it is empty (FROM scratch).
+	Below tree.Tree
+	// From is where Paths are looked up. It may be nil if there are none.
+	From tree.Tree
+	// FromName is From for people: "the build context", "stage build", "image debian:12".
+	FromName string
+	// Paths are the source patterns, in order. Inline are copied after them.
+	Paths  []string
+	Inline []Inline
+	// Dest is absolute; a trailing slash, which makes it a directory, counts.
+	Dest string
+	// Chown is "user[:group]" by name or number in Below; empty keeps the owners of From.
+	Chown string
+	// Chmod is octal or symbolic text, or empty.
+	Chmod string
+	// Add marks ADD: archives among the sources are unpacked.
+	Add bool
+	// Now is the time of what is made but not copied.
+	Now time.Time
+	// Spool makes an empty file, with no name, for the content of compressed archives; only ADD needs it.
+	Spool func() (*os.File, error)
+}
+
+// Inline is a heredoc: a file whose content is in the Dockerfile.
+type Inline struct {
+	Name string
+	Data []byte
+}
+
+// Copy works out what the instruction changes. The changes read from the request's trees when they are streamed,
+// and have to be closed. What the user can mend is a *diag.Error without a position.
+func Copy(ctx context.Context, req *Request) (*Changes, error) {
+	c, err := newCopier(ctx, req)
+	if err != nil {
+		return nil, err
+	}
+	if err := c.run(); err != nil {
+		c.spool.close()
+		return nil, err
+	}
+	return &Changes{name: c.name, draft: c.draft, spool: c.spool}, nil
+}
+
+// MkdirRequest is a WORKDIR whose directory has to exist.
+type MkdirRequest struct {
+	// Below is the stage so far; nil if it is empty.
+	Below tree.Tree
+	// Path is absolute.
+	Path string
+	// User is the USER text that owns what is made; empty for root.
+	User string
+	// Now is the time of what is made.
+	Now time.Time
+}
+
+// Mkdir makes a directory and all its parents that are missing, 0755 and owned by the user. What exists stays as it is.
+func Mkdir(ctx context.Context, req *MkdirRequest) (*Changes, error) {
+	if err := ctx.Err(); err != nil {
+		return nil, context.Cause(ctx)
+	}
+	d, err := newDraft(req.Below, req.Now)
+	if err != nil {
+		return nil, fmt.Errorf("WORKDIR %s: %w", req.Path, err)
+	}
+	own, err := workdirOwner(req.Below, req.User)
+	if err != nil {
+		return nil, &diag.Error{What: "WORKDIR " + req.Path, Cause: err}
+	}
+	p, err := tree.Resolve(d, req.Path, true)
+	if err == nil {
+		_, err = d.mkdirAll(p, 0o755, own)
+	}
+	if err != nil {
+		return nil, &diag.Error{
+			What: "WORKDIR " + req.Path, Cause: err, Hint: "Choose a path with nothing but directories on the way.",
+		}
+	}
+	return &Changes{name: "WORKDIR", draft: d, spool: &spool{}}, nil
+}
+
+// run copies all sources.
+func (c *copier) run() error {
+	for _, pattern := range c.req.Paths {
+		matches, err := c.matches(pattern)
+		if err != nil {
+			return err
+		}
+		for _, src := range matches {
+			if err := c.source(src); err != nil {
+				return err
+			}
+		}
+	}
+	for i := range c.req.Inline {
+		if err := c.inline(&c.req.Inline[i]); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// source copies or unpacks one path of From.
+func (c *copier) source(src string) error {
+	p, err := tree.Resolve(c.req.From, src, true)
+	if err != nil {
+		return c.sourceError(src, err)
+	}
+	e, err := c.req.From.Lstat(p)
+	if err != nil {
+		return c.sourceError(src, err)
+	}
+	if c.req.Add && e.Kind == tree.Regular {
+		done, err := c.unpack(src, p)
+		if err != nil || done {
+			return err
+		}
+	}
+	name := path.Base(literal(src))
+	dst, err := c.target(name, e.Kind == tree.Dir)
+	if err != nil {
+		return c.destError(err)
+	}
+	one := &oneCopy{copier: c, from: c.req.From, inodes: map[uint64]*node{}}
+	return one.copy(p, dst)
+}
+
+// inline copies a heredoc.
+func (c *copier) inline(in *Inline) error {
+	name := path.Base(literal(in.Name))
+	dst, err := c.target(name, false)
+	if err != nil {
+		return c.destError(err)
+	}
+	e := tree.Entry{Kind: tree.Regular, Mode: 0o644, Size: int64(len(in.Data)), ModTime: c.req.Now}
+	n, err := c.replace(dst, "the heredoc "+in.Name)
+	if err != nil {
+		return err
+	}
+	c.finish(c.draft.put(n.dir, n.name, &inode{content: bytesOpener(in.Data)}), e)
+	return nil
+}
+
+// target makes the directories that a source needs and returns where exactly it goes.
+// A directory goes onto the destination, a file into it if it is a directory.
+func (c *copier) target(name string, isDir bool) (string, error) {
+	parents := c.dest
+	if !strings.HasSuffix(c.dest, "/") && !strings.HasSuffix(c.dest, "/.") {
+		parents = path.Dir(c.dest)
+	}
+	if _, err := c.makeDir(parents); err != nil {
+		return "", err
+	}
+	dst, err := tree.Resolve(c.draft, path.Clean(c.dest), true)
+	if err != nil {
+		return "", err
+	}
+	at, err := c.draft.find(dst)
+	if err != nil {
+		return "", err
+	}
+	if !isDir && at != nil && at.isDir() {
+		return join(dst, name), nil
+	}
+	if isDir && at == nil {
+		_, err = c.draft.mkdirAll(dst, c.dirMode, c.owner)
+	} else {
+		_, err = c.draft.mkdirAll(path.Dir(dst), c.dirMode, c.owner)
+	}
+	return dst, err
+}
+
+// makeDir makes a directory of the stage, through symbolic links, and its parents.
+func (c *copier) makeDir(p string) (*node, error) {
+	at, err := tree.Resolve(c.draft, p, true)
+	if err != nil {
+		return nil, err
+	}
+	return c.draft.mkdirAll(at, c.dirMode, c.owner)
+}
