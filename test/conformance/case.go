@@ -24,6 +24,8 @@ type Case struct {
 	Failure *Failure
 	// Refused is set if hako has to fail although BuildKit does not: see README.md.
 	Refused *Failure
+	// Kept are attributes that hako's result has to have although BuildKit loses them.
+	Kept []Xattr
 	// Images are what the Dockerfile can stand on, by repository name.
 	Images map[string]ImageSource
 	setup  []line
@@ -47,6 +49,9 @@ type Failure struct {
 	// Text is part of the message.
 	Text string
 }
+
+// Xattr is an extended attribute of a file; Path is absolute.
+type Xattr struct{ Path, Name, Value string }
 
 // ImageSource is the text that describes an image; equal texts are equal images.
 type ImageSource string
@@ -106,6 +111,12 @@ func (c *Case) addLine(l line) error {
 	switch l.words[0] {
 	case "args":
 		return c.Args.parse(l.words[1:])
+	case "kept":
+		if len(l.words) != 4 {
+			return fmt.Errorf("kept: want a path, a name and a value")
+		}
+		c.Kept = append(c.Kept, Xattr{l.words[1], l.words[2], l.words[3]})
+		return nil
 	case "fails", "refused":
 		if len(l.words) != 3 {
 			return fmt.Errorf("%s: want a line number and a text", l.words[0])

@@ -172,6 +172,11 @@ func (s *suite) build(t *testing.T, c *Case) (*Expectation, *BuildError) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	if !s.options.update {
+		if err := r.CheckKept(c.Kept); err != nil {
+			t.Error(err)
+		}
+	}
 	e, err := Describe(r, images, s.names())
 	if err != nil {
 		t.Fatal(err)

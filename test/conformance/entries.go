@@ -113,11 +113,18 @@ func pair(s string) (a, b int, err error) {
 // writeEntries writes the entries of lines to w as a tar.
 func writeEntries(w io.Writer, lines []line) error {
 	tw := tar.NewWriter(w)
+	headers := map[string]tar.Header{}
 	for _, l := range lines {
 		h, content, err := parseEntry(l.words)
 		if err != nil {
 			return fmt.Errorf("line %d: %w", l.number, err)
 		}
+		if h.Typeflag == tar.TypeLink { // a further name says the same of the file as the first
+			first := headers[h.Linkname]
+			first.Typeflag, first.Name, first.Linkname, first.Size = tar.TypeLink, h.Name, h.Linkname, 0
+			*h = first
+		}
+		headers[h.Name] = *h
 		if err := tw.WriteHeader(h); err != nil {
 			return fmt.Errorf("line %d: write header: %w", l.number, err)
 		}

@@ -183,10 +183,13 @@ func describeTime(h *tar.Header) string {
 	return h.ModTime.UTC().Format("2006-01-02T15:04:05Z")
 }
 
+const xattrRecord = "SCHILY.xattr."
+
+// describeXattrs leaves out the attributes of users: BuildKit loses them, see Kept.
 func describeXattrs(h *tar.Header) []string {
 	var xs []string
 	for k, v := range h.PAXRecords {
-		if x, ok := strings.CutPrefix(k, "SCHILY.xattr."); ok {
+		if x, ok := strings.CutPrefix(k, xattrRecord); ok && !strings.HasPrefix(x, "user.") {
 			xs = append(xs, fmt.Sprintf("%s='%s'", x, quote(v)))
 		}
 	}

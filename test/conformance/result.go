@@ -6,6 +6,7 @@ import (
 	"bytes"
 	"compress/gzip"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -93,6 +94,22 @@ func (r *Result) apply(n int) (*merged, error) {
 		}
 	}
 	return m, nil
+}
+
+// CheckKept returns an error for each attribute that the result does not have.
+func (r *Result) CheckKept(kept []Xattr) error {
+	m, err := r.apply(len(r.DiffIDs))
+	if err != nil {
+		return err
+	}
+	var errs []error
+	for _, x := range kept {
+		f := m.files[x.Path]
+		if f == nil || f.header.PAXRecords[xattrRecord+x.Name] != x.Value {
+			errs = append(errs, fmt.Errorf("%s has no attribute %s=%q", x.Path, x.Name, x.Value))
+		}
+	}
+	return errors.Join(errs...)
 }
 
 // applyBlob applies one compressed layer and checks its diffID.
