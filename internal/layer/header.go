@@ -100,8 +100,10 @@ var (
 
 // Limits of Linux; a layer beyond them cannot be used by anybody.
 const (
-	maxName = 255  // NAME_MAX
-	maxPath = 4096 // PATH_MAX
+	maxName  = 255       // NAME_MAX
+	maxPath  = 4096      // PATH_MAX
+	maxMajor = 1<<12 - 1 // include/linux/kdev_t.h: MINORBITS is 20
+	maxMinor = 1<<20 - 1
 )
 
 // parseHeader turns the header of a foreign tar into an entry. Path is clean and relative, but the markers of
@@ -141,8 +143,6 @@ func parseHeader(h *tar.Header) (tree.Entry, error) {
 }
 
 func parseDevice(h *tar.Header, e *tree.Entry) error {
-	// Linux device numbers have 12 and 20 bits.
-	const maxMajor, maxMinor = 1<<12 - 1, 1<<20 - 1
 	if h.Devmajor < 0 || h.Devmajor > maxMajor || h.Devminor < 0 || h.Devminor > maxMinor {
 		return fmt.Errorf("device number %d:%d is out of range", h.Devmajor, h.Devminor)
 	}
@@ -151,7 +151,16 @@ func parseDevice(h *tar.Header, e *tree.Entry) error {
 		e.Kind = tree.BlockDevice
 	}
 	e.Major, e.Minor = uint32(h.Devmajor), uint32(h.Devminor) //nolint:gosec // checked above
+	if isOverlayWhiteout(e) {
+		e.Kind = tree.Whiteout
+	}
 	return nil
+}
+
+// isOverlayWhiteout tells whether e is the device that overlay file systems take for a deleted file, also where it
+// comes from the tar of an image.
+func isOverlayWhiteout(e *tree.Entry) bool {
+	return e.Kind == tree.CharDevice && e.Major == 0 && e.Minor == 0
 }
 
 func headerXattrs(h *tar.Header) map[string]string {

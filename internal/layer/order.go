@@ -105,6 +105,12 @@ func (o *orderCheck) checkKind(e *tree.Entry) error {
 	if e.Mode > 0o7777 {
 		return fmt.Errorf("mode %#o is out of range", e.Mode)
 	}
+	if isOverlayWhiteout(e) {
+		return errors.New("an image cannot hold the character device 0:0: it marks deleted files")
+	}
+	if e.Major > maxMajor || e.Minor > maxMinor {
+		return fmt.Errorf("device number %d:%d is out of range", e.Major, e.Minor)
+	}
 	if e.Size < 0 || e.Size > 0 && e.Kind != tree.Regular {
 		return fmt.Errorf("size %d is impossible", e.Size)
 	}
