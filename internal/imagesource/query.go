@@ -32,10 +32,11 @@ type query struct {
 
 // found is an image in a registry.
 type found struct {
-	digest   digest.Digest
-	platform ocispec.Platform
-	config   *image.Config
-	layers   []foundLayer
+	digest    digest.Digest
+	mediaType string
+	platform  ocispec.Platform
+	config    *image.Config
+	layers    []foundLayer
 }
 
 // candidate is a manifest of an index that may be what we want.
@@ -180,7 +181,7 @@ func (q *query) load(ctx context.Context, m *registry.Manifest, doc *document) (
 	if platform.OS == "" && platform.Architecture == "" {
 		platform = q.want // made by a tool that does not say; BuildKit takes it for what was asked, too
 	}
-	return &found{digest: m.Digest, platform: image.Normalize(platform), config: config, layers: layers}, nil
+	return &found{digest: m.Digest, mediaType: m.MediaType, platform: image.Normalize(platform), config: config, layers: layers}, nil
 }
 
 // isImage says whether an entry of an index can be an image.

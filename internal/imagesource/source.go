@@ -132,10 +132,11 @@ func (s *Source) resolve(ctx context.Context, ref name.Reference, platform ocisp
 		return nil, err
 	}
 	r := &resolved{ref: plan.ImageRef{
-		Ref:      registry.FullName(ref),
-		Digest:   found.digest,
-		Platform: found.platform,
-		Config:   found.config,
+		Ref:       registry.FullName(ref),
+		Digest:    found.digest,
+		MediaType: found.mediaType,
+		Platform:  found.platform,
+		Config:    found.config,
 	}}
 	s.mu.Lock()
 	defer s.mu.Unlock()

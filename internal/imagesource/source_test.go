@@ -218,7 +218,7 @@ func TestFormats(t *testing.T) {
 			}
 			got := *ref
 			got.Config = nil
-			want := plan.ImageRef{Name: w.host + "/base:1", Ref: w.host + "/base:1", Digest: d.Digest, Platform: platform("linux/amd64")}
+			want := plan.ImageRef{Name: w.host + "/base:1", Ref: w.host + "/base:1", Digest: d.Digest, MediaType: d.MediaType, Platform: platform("linux/amd64")}
 			if diff := cmp.Diff(want, got); diff != "" {
 				t.Error(diff)
 			}
@@ -436,8 +436,11 @@ func TestBadImages(t *testing.T) {
 			want:  "the image has Docker's outdated format schema 1, which is not supported; push it again with a current tool",
 		},
 		"artifact": {
-			spoil: func(m *ocispec.Manifest) any { m.Config.MediaType = "application/vnd.cncf.helm.config.v1+json"; return m },
-			want:  `it is no container image: its config is "application/vnd.cncf.helm.config.v1+json"`,
+			spoil: func(m *ocispec.Manifest) any {
+				m.Config.MediaType = "application/vnd.cncf.helm.config.v1+json"
+				return m
+			},
+			want: `it is no container image: its config is "application/vnd.cncf.helm.config.v1+json"`,
 		},
 		"layer missing": {
 			spoil: func(m *ocispec.Manifest) any { m.Layers = nil; return m },

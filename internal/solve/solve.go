@@ -5,6 +5,7 @@ package solve
 import (
 	"context"
 	"fmt"
+	"io"
 	"maps"
 	"os"
 	"time"
@@ -37,8 +38,9 @@ type Layer struct {
 	layer.Descriptor
 	// Source reads the layer's files.
 	Source rootfs.Source
-	// From is the base image that the layer came with; nil for a layer made here.
-	From *plan.ImageRef
+	// Blob reads the compressed layer of a base image, which lies in Repositories; both are nil for a layer made here.
+	Blob         func(ctx context.Context) (io.ReadCloser, error)
+	Repositories []string
 }
 
 // Parts is what a solver needs from the rest of the program.
