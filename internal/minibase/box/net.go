@@ -85,15 +85,20 @@ func wget(w *world, args []string) (err error) {
 	return err
 }
 
-// nc connects standard input and output with a TCP address, or with the first caller of a port: nc HOST PORT, nc -l -p PORT.
+// nc connects standard input and output with a TCP address, or with the first caller of a port or a socket:
+// nc HOST PORT, nc -l -p PORT, nc -l -U PATH.
 func nc(w *world, args []string) error {
-	o, rest, err := getopt(args, "l p: w: z")
+	o, rest, err := getopt(args, "l p: w: z U:")
 	if err != nil {
 		return err
 	}
 	var conn net.Conn
 	if o.has("l") {
-		l, err := net.Listen("tcp", ":"+o.last("p", strings.Join(rest, "")))
+		network, addr := "tcp", ":"+o.last("p", strings.Join(rest, ""))
+		if o.has("U") {
+			network, addr = "unix", o.last("U", "")
+		}
+		l, err := net.Listen(network, addr)
 		if err != nil {
 			return err
 		}
@@ -115,7 +120,7 @@ func nc(w *world, args []string) error {
 	}
 	go func() {
 		_, _ = io.Copy(conn, w.in) // the other side sees a short stream
-		_ = conn.(*net.TCPConn).CloseWrite()
+		_ = conn.(interface{ CloseWrite() error }).CloseWrite()
 	}()
 	_, err = io.Copy(w.out, conn)
 	return err
