@@ -1,0 +1,256 @@
+package sentry
+
+import (
+	"bytes"
+	"encoding/binary"
+	"encoding/gob"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"os"
+	"sync"
+
+	"golang.org/x/sys/unix"
+
+	"hako/internal/rootfs"
+)
+
+// The builder and the sentry talk over one stream socket pair. A message is a frame: eight bytes of header
+// (version, three zero bytes, length of the body), then the body in gob. Descriptors travel with the header.
+// gob rather than JSON because names and xattrs are bytes, not text.
+//
+// Each request has a number and gets exactly one response with that number; the order of responses is free,
+// so that a step that runs does not hold up a step that starts.
+
+const (
+	protocolVersion = 1
+	frameHeaderSize = 8
+	maxFrame        = 1 << 30 // a patch of a million entries has about 200 MB
+	maxFrameFDs     = 8       // far below SCM_MAX_FD, 253
+)
+
+var (
+	errVersion  = errors.New("the sentry speaks another version of the protocol")
+	errFrame    = errors.New("damaged frame")
+	errConnLost = errors.New("the sentry is gone")
+)
+
+// request is what the builder asks; exactly one of the pointers is set.
+type request struct {
+	Seq     uint64
+	Boot    *bootRequest
+	Mount   *mountRequest
+	Run     *runRequest
+	Kill    *stepRequest
+	Changes *stepRequest
+	Keep    *keepRequest
+	Release *stepRequest
+	Check   bool // ask the child to try what it must not be able to do, see confine.go
+}
+
+// bootRequest starts the kernel. Its descriptor, if one comes with it, holds the file data of the uppers.
+type bootRequest struct {
+	Platform    string
+	MemoryTotal uint64 // bytes, 0: as the kernel guesses
+	Cores       int
+	Debug       bool
+}
+
+// mountRequest adds a lower. Its descriptor is the EROFS image.
+type mountRequest struct {
+	ID    string
+	Patch rootfs.Patch
+}
+
+// runRequest starts a step and is answered when it has ended. Its descriptors are stdin if Stdin is set, stdout, stderr.
+type runRequest struct {
+	Step       uint64
+	Name       string
+	Lowers     []string // bottom first
+	Args       []string
+	Env        []string
+	Dir        string
+	UID, GID   uint32
+	Groups     []uint32
+	Hostname   string
+	Hosts      []byte
+	ResolvConf []byte
+	Files      []stepFile
+	NoNetwork  bool
+	ShmSize    int64
+	Stdin      bool
+}
+
+// stepFile is a read-only file that the step sees at Path.
+type stepFile struct {
+	Path string
+	Mode uint32
+	Data []byte
+}
+
+// stepRequest names a step. For Changes a descriptor comes with it: the pipe to write the changes to.
+type stepRequest struct {
+	Step uint64
+}
+
+// keepRequest makes the upper of a step the lower ID.
+type keepRequest struct {
+	Step uint64
+	ID   string
+}
+
+// response answers a request.
+type response struct {
+	Seq uint64
+	// Err is empty on success.
+	Err string
+	// Missing is set if a Run named a lower that is not mounted.
+	Missing bool
+	Exit    exitStatus
+	// Report holds lines about the child, for Boot and Check.
+	Report []string
+}
+
+// exitStatus is how a step ended.
+type exitStatus struct {
+	Code   int
+	Signal int
+	// Start is set if the command could not be started at all.
+	Start string
+}
+
+// wire sends and receives frames. Sending is safe from many goroutines, receiving is not.
+type wire struct {
+	conn *net.UnixConn
+	mu   sync.Mutex // held while a frame is written
+}
+
+// newWire takes over f, which must be a connected stream socket.
+func newWire(f *os.File) (*wire, error) {
+	c, err := net.FileConn(f)
+	if cerr := f.Close(); err == nil {
+		err = cerr
+	}
+	if err != nil {
+		return nil, fmt.Errorf("use the sentry's socket: %w", err)
+	}
+	u, ok := c.(*net.UnixConn)
+	if !ok {
+		return nil, errors.Join(errors.New("the sentry's socket is not a unix socket"), c.Close())
+	}
+	return &wire{conn: u}, nil
+}
+
+func (w *wire) close() error { return w.conn.Close() }
+
+// send writes v as one frame together with fds, which stay the caller's.
+func (w *wire) send(v any, fds ...int) error {
+	if len(fds) > maxFrameFDs {
+		return fmt.Errorf("send %d descriptors: %w", len(fds), errFrame)
+	}
+	var b bytes.Buffer
+	b.Write(make([]byte, frameHeaderSize))
+	if err := gob.NewEncoder(&b).Encode(v); err != nil {
+		return fmt.Errorf("encode a message: %w", err)
+	}
+	p := b.Bytes()
+	if len(p)-frameHeaderSize > maxFrame {
+		return fmt.Errorf("send %d bytes: %w", len(p), errFrame)
+	}
+	p[0] = protocolVersion
+	binary.LittleEndian.PutUint32(p[4:], uint32(len(p)-frameHeaderSize)) //nolint:gosec // bounded just above
+	var oob []byte
+	if len(fds) > 0 {
+		oob = unix.UnixRights(fds...)
+	}
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	n, _, err := w.conn.WriteMsgUnix(p[:frameHeaderSize], oob, nil)
+	if err == nil && n != frameHeaderSize {
+		err = io.ErrShortWrite
+	}
+	if err == nil {
+		_, err = w.conn.Write(p[frameHeaderSize:])
+	}
+	if err != nil {
+		return fmt.Errorf("send a message: %w: %w", errConnLost, err)
+	}
+	return nil
+}
+
+// receive reads one frame into v and returns the descriptors that came with it; they are the caller's.
+// It returns io.EOF if the other side closed the connection between two frames.
+func (w *wire) receive(v any) ([]*os.File, error) {
+	var header [frameHeaderSize]byte
+	oob := make([]byte, unix.CmsgSpace(4*maxFrameFDs))
+	n, oobn, flags, _, err := w.conn.ReadMsgUnix(header[:], oob)
+	if err != nil {
+		return nil, err
+	}
+	if n == 0 {
+		return nil, io.EOF
+	}
+	files, err := parseRights(oob[:oobn])
+	if err == nil && flags&unix.MSG_CTRUNC != 0 {
+		err = fmt.Errorf("descriptors lost: %w", errFrame)
+	}
+	if err == nil {
+		_, err = io.ReadFull(w.conn, header[n:])
+	}
+	if err == nil {
+		err = w.body(header, v)
+	}
+	if err != nil {
+		closeAll(files)
+		return nil, err
+	}
+	return files, nil
+}
+
+func (w *wire) body(header [frameHeaderSize]byte, v any) error {
+	if header[0] != protocolVersion {
+		return errVersion
+	}
+	size := binary.LittleEndian.Uint32(header[4:])
+	if size > maxFrame {
+		return fmt.Errorf("receive %d bytes: %w", size, errFrame)
+	}
+	r := io.LimitReader(w.conn, int64(size))
+	if err := gob.NewDecoder(r).Decode(v); err != nil {
+		return fmt.Errorf("decode a message: %w", err)
+	}
+	if _, err := io.Copy(io.Discard, r); err != nil {
+		return fmt.Errorf("receive a message: %w", err)
+	}
+	return nil
+}
+
+func parseRights(oob []byte) ([]*os.File, error) {
+	if len(oob) == 0 {
+		return nil, nil
+	}
+	msgs, err := unix.ParseSocketControlMessage(oob)
+	if err != nil {
+		return nil, fmt.Errorf("parse control message: %w", err)
+	}
+	var files []*os.File
+	for i := range msgs {
+		fds, err := unix.ParseUnixRights(&msgs[i])
+		if err != nil {
+			closeAll(files)
+			return nil, fmt.Errorf("parse descriptors: %w", err)
+		}
+		for _, fd := range fds {
+			files = append(files, os.NewFile(uintptr(fd), "received"))
+		}
+	}
+	return files, nil
+}
+
+// closeAll drops descriptors of which nothing was written through us, so that Close has nothing to report.
+func closeAll(files []*os.File) {
+	for _, f := range files {
+		_ = f.Close()
+	}
+}

@@ -1,0 +1,212 @@
+package sentry
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"sync"
+
+	"github.com/opencontainers/go-digest"
+
+	"hako/internal/layer"
+	"hako/internal/rootfs"
+	"hako/internal/sandbox"
+	"hako/internal/tree"
+)
+
+const exitNotStarted = 1 // runc run exits with it if it cannot start the command, and BuildKit reports that
+
+// has says whether lower id is mounted already.
+func (h *handle) has(id string) bool {
+	h.mu.Lock()
+	m := h.lowers[id]
+	h.mu.Unlock()
+	if m == nil {
+		return false
+	}
+	select {
+	case <-m.done:
+		return m.err == nil
+	default:
+		return false
+	}
+}
+
+// mount makes l ready and mounts it, once however many steps ask for it at the same time.
+func (h *handle) mount(ctx context.Context, l *rootfs.Lower) error {
+	id := l.ID.String()
+	for {
+		h.mu.Lock()
+		m := h.lowers[id]
+		if m == nil {
+			m = &mounting{done: make(chan struct{})}
+			h.lowers[id] = m
+			h.mu.Unlock()
+			m.err = h.mountNow(ctx, l)
+			h.settle(id, m)
+			return m.err
+		}
+		h.mu.Unlock()
+		select {
+		case <-m.done:
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		}
+		if m.err == nil {
+			return nil
+		}
+		// The other one failed, maybe because its own context ended: try ourselves.
+	}
+}
+
+// settle records how m ended; a lower that could not be mounted can be tried again.
+func (h *handle) settle(id string, m *mounting) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if m.err != nil {
+		delete(h.lowers, id)
+	}
+	close(m.done)
+}
+
+func (h *handle) mountNow(ctx context.Context, l *rootfs.Lower) error {
+	m, err := l.Open(ctx)
+	if err != nil {
+		return fmt.Errorf("open layer %s: %w", l.ID, err)
+	}
+	_, err = h.call(ctx, &request{Mount: &mountRequest{ID: l.ID.String(), Patch: m.Patch}}, m.Image.File)
+	if err != nil {
+		return fmt.Errorf("mount layer %s: %w", l.ID, err)
+	}
+	return nil
+}
+
+// run executes a step and returns when it is over and all its output is written.
+func (h *handle) run(ctx context.Context, req *runRequest, step *sandbox.Step) error {
+	s, err := newStreams(step)
+	if err != nil {
+		return err
+	}
+	// The end of ctx must not make us leave before the step's processes are gone, so it only sends the kill.
+	patient := context.WithoutCancel(ctx)
+	stop := context.AfterFunc(ctx, func() {
+		_, _ = h.call(patient, &request{Kill: &stepRequest{Step: req.Step}}) // fails only if the child is gone, and with it the step
+	})
+	defer stop()
+	s.copy(step)
+	res, err := h.call(patient, &request{Run: req}, s.far...)
+	closeAll(s.far) // with those of the child, which are closed when the step is over, this ends the copying
+	copied := s.done.Wait()
+	if cause := context.Cause(ctx); cause != nil {
+		h.forget(req.Step)
+		return cause
+	}
+	if err != nil {
+		return fmt.Errorf("run %s: %w", step.Name, err)
+	}
+	if copied != nil {
+		h.forget(req.Step)
+		return fmt.Errorf("write the output of %s: %w", step.Name, copied)
+	}
+	return exitError(step, res.Exit)
+}
+
+// exitError turns how a step ended into what Run returns.
+func exitError(step *sandbox.Step, exit exitStatus) error {
+	switch {
+	case exit.Start != "":
+		if _, err := fmt.Fprintf(step.Stderr, "unable to start container process: %s\n", exit.Start); err != nil {
+			return fmt.Errorf("write the output of %s: %w", step.Name, err)
+		}
+		return &sandbox.ExitError{Code: exitNotStarted}
+	case exit.Signal != 0:
+		return &sandbox.ExitError{Code: -1, Signal: exit.Signal}
+	case exit.Code != 0:
+		return &sandbox.ExitError{Code: exit.Code}
+	}
+	return nil
+}
+
+// forget releases a step. A child that is gone has forgotten already.
+func (h *handle) forget(step uint64) {
+	_, _ = h.call(context.Background(), &request{Release: &stepRequest{Step: step}})
+}
+
+// outcome is what a step left in the child that ran it.
+type outcome struct {
+	handle *handle
+	step   uint64
+	once   sync.Once
+}
+
+var _ sandbox.Outcome = (*outcome)(nil)
+
+// Changes implements [sandbox.Outcome].
+func (o *outcome) Changes() layer.Changes { return &changes{o} }
+
+// Keep implements [sandbox.Outcome]. It does nothing if the child is gone: then the lower is opened when it is needed.
+func (o *outcome) Keep(id digest.Digest) error {
+	h := o.handle
+	m := &mounting{done: make(chan struct{})}
+	h.mu.Lock()
+	if h.lowers[id.String()] != nil {
+		h.mu.Unlock()
+		return nil // another step made the same, or it is about to be mounted from its blob
+	}
+	h.lowers[id.String()] = m
+	h.mu.Unlock()
+	_, m.err = h.call(context.Background(), &request{Keep: &keepRequest{Step: o.step, ID: id.String()}})
+	h.settle(id.String(), m)
+	var crash *CrashError
+	if errors.As(m.err, &crash) {
+		return nil
+	}
+	if m.err != nil {
+		return fmt.Errorf("keep the result of step %d: %w", o.step, m.err)
+	}
+	return nil
+}
+
+// Close implements [sandbox.Outcome].
+func (o *outcome) Close() error {
+	o.once.Do(func() { o.handle.forget(o.step) })
+	return nil
+}
+
+// changes reads what a step changed from the child.
+type changes struct{ outcome *outcome }
+
+// Each implements [layer.Changes].
+func (c *changes) Each(ctx context.Context, fn func(tree.Entry, io.Reader) error) error {
+	r, w, err := os.Pipe()
+	if err != nil {
+		return fmt.Errorf("make the pipe of the changes: %w", err)
+	}
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	// Without its end of the pipe the child gives up, and without the child's end we do.
+	stop := context.AfterFunc(ctx, func() { _ = r.Close() })
+	defer stop()
+	sent := make(chan error, 1)
+	go func() {
+		_, err := c.outcome.handle.call(context.WithoutCancel(ctx), &request{Changes: &stepRequest{Step: c.outcome.step}}, w)
+		_ = w.Close()
+		sent <- err
+	}()
+	err = layer.Decode(r).Each(ctx, fn)
+	_ = r.Close()
+	serr := <-sent
+	if cause := context.Cause(ctx); cause != nil {
+		return cause
+	}
+	var crash *CrashError
+	if errors.As(serr, &crash) {
+		return fmt.Errorf("read the changes: %w", serr)
+	}
+	if err == nil {
+		err = serr
+	}
+	return err
+}
