@@ -144,16 +144,23 @@ func (g *cgroup) peak(end <-chan struct{}) int64 {
 	}
 }
 
-// remove removes the group; groups below it, of containers that have ended, go first.
+// remove removes the group under every hierarchy, where engines may have made it too, and the groups below it that
+// ended containers have left. The last group removed takes what holds them all with it.
 func (g *cgroup) remove() error {
-	for _, d := range g.dirs() {
-		below, _ := filepath.Glob(filepath.Join(d, "*", "")) // the pattern is well formed
+	var dirs []string
+	for _, pattern := range []string{cgroupRoot + g.path, cgroupRoot + "/*" + g.path} {
+		found, _ := filepath.Glob(pattern) // the pattern is well formed
+		dirs = append(dirs, found...)
+	}
+	for _, d := range dirs {
+		below, _ := filepath.Glob(filepath.Join(d, "*")) // the pattern is well formed
 		for _, sub := range below {
 			_ = os.Remove(sub) // files cannot be removed, groups can
 		}
 		if err := os.Remove(d); err != nil && !os.IsNotExist(err) {
 			return fmt.Errorf("remove control group %s: %w", g.path, err)
 		}
+		_ = os.Remove(filepath.Dir(d)) // fails while others are in it
 	}
 	return nil
 }
