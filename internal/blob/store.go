@@ -95,16 +95,11 @@ func (s *Store) Has(d digest.Digest) bool {
 // Blob is an open blob. ReadAt may be called from many goroutines; Read and Seek share one position.
 type Blob struct {
 	io.SectionReader
-	file *os.File // nil if it belongs to the store
+	file *os.File
 }
 
 // Close releases the blob.
-func (b *Blob) Close() error {
-	if b.file == nil {
-		return nil
-	}
-	return b.file.Close()
-}
+func (b *Blob) Close() error { return b.file.Close() }
 
 // Open opens the blob for reading. A blob that the store does not hold is an error that Is fs.ErrNotExist.
 // The content is not verified again. The caller closes the result.

@@ -42,10 +42,10 @@ func (l Limits) prepare(ctx context.Context, compressed io.Reader, want Descript
 	if err != nil {
 		return nil, err
 	}
-	blob := &verifier{ctx: ctx, r: compressed, hash: digest.Canonical.Hash(), max: want.Size}
+	blob := &verifier{ctx: ctx, r: compressed, hash: want.Digest.Algorithm().Hash(), max: want.Size}
 	g, gctx := errgroup.WithContext(ctx)
 	p := newReadPipe(gctx)
-	diffID := digest.Canonical.Hash()
+	diffID := want.DiffID.Algorithm().Hash()
 	g.Go(func() error { return inflate(blob, want, p) })
 	g.Go(func() error { return p.hash(diffID) })
 	g.Go(func() error {
@@ -63,7 +63,7 @@ func (l Limits) prepare(ctx context.Context, compressed io.Reader, want Descript
 	if err != nil {
 		return nil, err
 	}
-	if got := digest.NewDigest(digest.Canonical, diffID); got != want.DiffID {
+	if got := digest.NewDigest(want.DiffID.Algorithm(), diffID); got != want.DiffID {
 		return nil, fmt.Errorf("uncompressed content has digest %s, but the image config says %s", got, want.DiffID)
 	}
 	return c.finish()
@@ -147,7 +147,7 @@ func (v *verifier) verify(want Descriptor, cause error) error {
 	if want.Size > 0 && v.n != want.Size {
 		return fmt.Errorf("blob has %d bytes, but the manifest says %d", v.n, want.Size)
 	}
-	if got := digest.NewDigest(digest.Canonical, v.hash); got != want.Digest {
+	if got := digest.NewDigest(want.Digest.Algorithm(), v.hash); got != want.Digest {
 		return fmt.Errorf("blob has digest %s", got)
 	}
 	return nil
