@@ -153,14 +153,26 @@ func (g *cgroup) remove() error {
 		dirs = append(dirs, found...)
 	}
 	for _, d := range dirs {
-		below, _ := filepath.Glob(filepath.Join(d, "*")) // the pattern is well formed
-		for _, sub := range below {
-			_ = os.Remove(sub) // files cannot be removed, groups can
-		}
-		if err := os.Remove(d); err != nil && !os.IsNotExist(err) {
+		if err := removeGroups(d); err != nil {
 			return fmt.Errorf("remove control group %s: %w", g.path, err)
 		}
 		_ = os.Remove(filepath.Dir(d)) // fails while others are in it
 	}
 	return nil
+}
+
+// removeGroups removes the directory of a group, after those in it. Its files cannot be removed and go with it.
+func removeGroups(dir string) error {
+	entries, err := os.ReadDir(dir)
+	if err != nil {
+		return err
+	}
+	for _, e := range entries {
+		if e.IsDir() {
+			if err := removeGroups(filepath.Join(dir, e.Name())); err != nil {
+				return err
+			}
+		}
+	}
+	return os.Remove(dir)
 }
