@@ -114,3 +114,19 @@ func (c *collector) add(ctx context.Context, e *tree.Entry, content io.Reader, a
 	}
 	return c.names.put(ino)
 }
+
+// completeLink gives a hard link of a change set the metadata of its first name: extractors apply it to both.
+func (c *collector) completeLink(e *tree.Entry) error {
+	if e.Kind != tree.Hardlink {
+		return nil
+	}
+	first, err := c.names.find(e.Linkname)
+	if err != nil {
+		return err
+	}
+	if first == nil {
+		return fmt.Errorf("%s: hard link to %q, which is not in the layer", e.Path, e.Linkname)
+	}
+	e.Mode, e.UID, e.GID, e.ModTime, e.Xattrs = first.Mode, first.UID, first.GID, first.ModTime, first.Xattrs
+	return nil
+}

@@ -50,8 +50,9 @@ func (ix *Index) Target(e *IndexEntry) *IndexEntry {
 func (ix *Index) Digest(path string) digest.Digest {
 	h := &keyHash{h: sha256.New()}
 	h.string("hako layer content 1")
-	for _, e := range ix.Below(path) {
-		h.entry(&e)
+	part := ix.Below(path)
+	for i := range part {
+		h.entry(ix, &part[i])
 	}
 	return digest.NewDigest(digest.SHA256, h.h)
 }
@@ -73,7 +74,7 @@ func (k *keyHash) uint(v uint64) {
 	k.h.Write(k.buf)
 }
 
-func (k *keyHash) entry(e *IndexEntry) {
+func (k *keyHash) entry(ix *Index, e *IndexEntry) {
 	k.string(e.Path)
 	k.uint(uint64(e.Kind))
 	var marks uint64
@@ -89,7 +90,10 @@ func (k *keyHash) entry(e *IndexEntry) {
 	}
 	k.string(e.Linkname)
 	if e.Kind == tree.Hardlink {
-		return // the rest is its first name's
+		// The first name may lie outside the part that is hashed.
+		e = ix.Target(e)
+		k.uint(uint64(e.Kind))
+		k.string(e.Linkname)
 	}
 	for _, v := range []uint32{e.Mode, e.UID, e.GID, e.Major, e.Minor} {
 		k.uint(uint64(v))

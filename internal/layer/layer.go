@@ -26,7 +26,8 @@ import (
 //   - a directory of which only the mtime changed counts as unchanged, and the root never comes from Diff, as in BuildKit;
 //   - a Whiteout comes only for a path that exists below, and nothing comes inside it;
 //   - sockets do not come;
-//   - the first name of a hard-linked file carries the data, later names are Hardlink entries.
+//   - the first name of a hard-linked file carries the data, later names are Hardlink entries, whose metadata is
+//     that of the first name whatever they say.
 //
 // It is read once.
 type Changes interface {

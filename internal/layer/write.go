@@ -107,6 +107,9 @@ func writeTar(ctx context.Context, changes Changes, w io.Writer, c *collector) e
 		if err := order.check(&e); err != nil {
 			return err
 		}
+		if err := c.completeLink(&e); err != nil {
+			return err
+		}
 		h, err := header(&e)
 		if err != nil {
 			return err
