@@ -57,6 +57,8 @@ type Outputs struct {
 	TarPath, OCILayoutPath string
 	// DigestFile, NameWithDigestFile and NameTagWithDigestFile get the digest in kaniko's three forms.
 	DigestFile, NameWithDigestFile, NameTagWithDigestFile string
+	// BuilderOutputDir gets a file "images" that lists what was pushed (Google Cloud Build's BUILDER_OUTPUT).
+	BuilderOutputDir string
 	// SkipPushPermissionCheck leaves out the check, before the build, that every destination can be pushed to.
 	SkipPushPermissionCheck bool
 	// PushRetries repeats a whole push of a destination that many times.

@@ -1,0 +1,142 @@
+package build
+
+import (
+	"context"
+	"errors"
+	"os"
+
+	"hako/internal/blob"
+	"hako/internal/buildcontext"
+	"hako/internal/imagesource"
+	"hako/internal/layer"
+	"hako/internal/output"
+	"hako/internal/registry"
+	"hako/internal/sandbox/sentry"
+	"hako/internal/workdir"
+)
+
+// builder holds the open parts of one build.
+type builder struct {
+	env     Env
+	req     Request
+	context *buildcontext.Context
+	dir     *workdir.Dir
+	store   *blob.Store
+	client  *registry.Client
+	bases   *imagesource.Source
+	output  *output.Output
+	engine  *sentry.Engine
+
+	closers []func() error // in the order of opening
+}
+
+// open opens all parts, the ones a user gets wrong first.
+func open(ctx context.Context, env Env, req Request) (_ *builder, err error) {
+	b := &builder{env: env, req: req}
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, b.close())
+		}
+	}()
+	if err := b.openState(ctx); err != nil {
+		return nil, err
+	}
+	if err := b.openRegistry(); err != nil {
+		return nil, err
+	}
+	b.engine, err = sentry.New(ctx, sentry.Options{UpperFile: func() (*os.File, error) { return b.dir.ExecFile("upper") }})
+	if err != nil {
+		return nil, err
+	}
+	b.closers = append(b.closers, b.engine.Close)
+	return b, nil
+}
+
+// openState opens the work directory and the context, which may hold it.
+func (b *builder) openState(ctx context.Context) (err error) {
+	b.dir, err = workdir.Open(workdir.Options{Explicit: b.req.WorkDir, Candidates: b.places()})
+	if err != nil {
+		return err
+	}
+	b.closers = append(b.closers, b.dir.Close)
+	if b.store, err = blob.New(b.dir); err != nil {
+		return err
+	}
+	b.closers = append(b.closers, b.store.Close)
+	opts := buildcontext.Options{
+		Source: b.req.Context, SubPath: b.req.ContextSubPath, Dockerfile: b.req.Dockerfile, Cwd: b.env.Cwd, Now: b.env.Now(),
+	}
+	if p := b.dir.Path(); p != "" {
+		opts.Exclude = []string{p}
+	}
+	if b.context, err = buildcontext.Open(ctx, opts); err != nil {
+		return err
+	}
+	b.closers = append(b.closers, b.context.Close)
+	return nil
+}
+
+// openRegistry opens what talks to registries.
+func (b *builder) openRegistry() (err error) {
+	r, o := b.req.Registry, b.req.Outputs
+	b.client, err = registry.New(registry.Options{
+		Insecure: r.Insecure, InsecurePull: r.InsecurePull, InsecureRegistries: r.InsecureRegistries,
+		SkipTLSVerify: r.SkipTLSVerify, SkipTLSVerifyPull: r.SkipTLSVerifyPull, SkipTLSVerifyRegistries: r.SkipTLSVerifyRegistries,
+		DockerConfigDirs: r.DockerConfigDirs, UserAgent: r.UserAgent, Transport: b.env.Transport, Events: b.env.Events,
+	})
+	if err != nil {
+		return err
+	}
+	b.closers = append(b.closers, nothing(b.client.Close))
+	b.bases = imagesource.New(imagesource.Options{Registry: b.client, Dir: b.dir, Blobs: b.store, Events: b.env.Events})
+	b.closers = append(b.closers, b.bases.Close)
+	b.output, err = output.New(b.client, output.Options{
+		Destinations: o.Destinations, NoPush: o.NoPush, TarPath: o.TarPath, OCILayoutPath: o.OCILayoutPath,
+		DigestFile: o.DigestFile, NameWithDigestFile: o.NameWithDigestFile, NameTagWithDigestFile: o.NameTagWithDigestFile,
+		BuilderOutputDir: o.BuilderOutputDir, SkipPushPermissionCheck: o.SkipPushPermissionCheck, PushRetries: o.PushRetries,
+	}, b.env.Events)
+	if err != nil {
+		return err
+	}
+	b.closers = append(b.closers, nothing(b.output.Close))
+	return nil
+}
+
+// places are where state may live, in kaniko's order of habit.
+func (b *builder) places() []string {
+	out := []string{"/kaniko"}
+	if tmp := b.env.Getenv("TMPDIR"); tmp != "" {
+		out = append(out, tmp)
+	}
+	return append(out, "/tmp")
+}
+
+// maker stores layers the way the request asks for.
+func (b *builder) maker() *maker {
+	opts := layer.WriteOptions{Level: b.req.CompressionLevel, Docker: true}
+	if b.req.Compression == "zstd" {
+		opts.Compression, opts.Docker = layer.Zstd, false
+	}
+	return &maker{store: b.store, dir: b.dir, opts: opts}
+}
+
+// spool makes an empty file without a name.
+func (b *builder) spool() (*os.File, error) { return b.dir.File("spool") }
+
+// close closes all parts, last opened first.
+func (b *builder) close() error {
+	var errs []error
+	for i := len(b.closers) - 1; i >= 0; i-- {
+		errs = append(errs, b.closers[i]())
+	}
+	b.closers = nil
+	return errors.Join(errs...)
+}
+
+// nothing makes a closer of a function that cannot fail.
+func nothing(f func()) func() error {
+	return func() error {
+		f()
+		return nil
+	}
+}

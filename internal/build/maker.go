@@ -1,0 +1,119 @@
+package build
+
+import (
+	"context"
+	"errors"
+	"io"
+	"sync"
+
+	"hako/internal/blob"
+	"hako/internal/layer"
+	"hako/internal/rootfs"
+	"hako/internal/solve"
+	"hako/internal/tree"
+	"hako/internal/workdir"
+)
+
+// maker stores the layers of a build in its work directory.
+type maker struct {
+	store *blob.Store
+	dir   *workdir.Dir
+	opts  layer.WriteOptions
+}
+
+var _ solve.Maker = (*maker)(nil)
+
+// Make implements [solve.Maker].
+func (m *maker) Make(ctx context.Context, changes layer.Changes, keep bool) (_ solve.Layer, err error) {
+	w, err := m.store.Create(ctx)
+	if err != nil {
+		return solve.Layer{}, err
+	}
+	defer func() { err = errors.Join(err, w.Close()) }()
+	opts := m.opts
+	if keep {
+		if opts.Image, err = m.dir.ExecFile("layer"); err != nil {
+			return solve.Layer{}, err
+		}
+	}
+	seen := &accountFiles{Changes: changes, files: map[string][]byte{}}
+	written, err := layer.Write(ctx, seen, w, opts)
+	if err != nil {
+		return solve.Layer{}, err
+	}
+	if _, _, err = w.Commit(written.Digest); err != nil {
+		return solve.Layer{}, err
+	}
+	out := solve.Layer{Descriptor: written.Descriptor, Source: rootfs.Source{DiffID: written.DiffID}}
+	if keep {
+		out.Source.Open = func(context.Context) (*layer.Image, error) { return written.Image, nil }
+		return out, nil
+	}
+	again := &reopened{maker: m, desc: written.Descriptor}
+	out.Source.Open = again.open
+	out.Source.Listing = layer.Listing(written.Image.Index, seen.files, func() (*layer.Image, error) { return again.open(ctx) })
+	return out, nil
+}
+
+// reopened is a stored layer whose files are needed after all.
+type reopened struct {
+	maker *maker
+	desc  layer.Descriptor
+
+	mu    sync.Mutex // guards image, and is held while it is made
+	image *layer.Image
+}
+
+// open inflates the layer, once.
+func (r *reopened) open(ctx context.Context) (_ *layer.Image, err error) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.image != nil {
+		return r.image, nil
+	}
+	b, err := r.maker.store.Open(r.desc.Digest)
+	if err != nil {
+		return nil, err
+	}
+	defer func() { err = errors.Join(err, b.Close()) }()
+	f, err := r.maker.dir.ExecFile("layer")
+	if err != nil {
+		return nil, err
+	}
+	if r.image, err = layer.Prepare(ctx, b, r.desc, f); err != nil {
+		return nil, errors.Join(err, f.Close())
+	}
+	return r.image, nil
+}
+
+// maxAccountFile bounds what is kept of an account file.
+const maxAccountFile = 1 << 20 // 1 MiB
+
+// accountFiles keeps the account files that pass by: almost every later step looks up a user,
+// and few read anything else of the layer.
+type accountFiles struct {
+	layer.Changes
+	files map[string][]byte
+}
+
+// Each implements [layer.Changes].
+func (a *accountFiles) Each(ctx context.Context, fn func(tree.Entry, io.Reader) error) error {
+	return a.Changes.Each(ctx, func(e tree.Entry, content io.Reader) error {
+		wanted := e.Path == "etc/passwd" || e.Path == "etc/group"
+		if !wanted || e.Kind != tree.Regular || e.Size > maxAccountFile {
+			return fn(e, content)
+		}
+		var data sink
+		err := fn(e, io.TeeReader(content, &data))
+		a.files[e.Path] = data
+		return err
+	})
+}
+
+// sink collects bytes.
+type sink []byte
+
+func (s *sink) Write(p []byte) (int, error) {
+	*s = append(*s, p...)
+	return len(p), nil
+}

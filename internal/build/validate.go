@@ -1,0 +1,61 @@
+package build
+
+import (
+	"errors"
+	"fmt"
+
+	"hako/internal/diag"
+	"hako/internal/image"
+)
+
+// Validate says what of the request cannot be.
+func (r *Request) Validate() error {
+	return errors.Join(r.validateOutputs(), r.validatePlatforms(), r.validateCompression(), r.validateLater())
+}
+
+func (r *Request) validateOutputs() error {
+	if len(r.Outputs.Destinations) > 0 || r.Outputs.NoPush || r.DryRun {
+		return nil
+	}
+	return &diag.Error{
+		What: "no destination",
+		Hint: "Give at least one --destination, or --no-push if the image shall not be pushed.",
+	}
+}
+
+func (r *Request) validatePlatforms() error {
+	if len(r.Platforms) > 1 {
+		return &diag.Error{What: "building for more than one platform is not supported yet", Hint: "Run one build for each --platform."}
+	}
+	for _, p := range r.Platforms {
+		parsed, err := image.ParsePlatform(p)
+		if err == nil {
+			err = image.Supported(parsed)
+		}
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (r *Request) validateCompression() error {
+	switch r.Compression {
+	case "", "gzip", "zstd":
+		return nil
+	}
+	return &diag.Error{What: fmt.Sprintf("unknown compression %q", r.Compression), Hint: "Use gzip or zstd."}
+}
+
+// validateLater refuses what has a place in the request already, but is not built.
+func (r *Request) validateLater() error {
+	var errs []error
+	for what, n := range map[string]int{
+		"--build-context": len(r.NamedContexts), "--secret": len(r.Secrets), "--cache-from": len(r.CacheSources),
+	} {
+		if n > 0 {
+			errs = append(errs, fmt.Errorf("%s is not supported yet", what))
+		}
+	}
+	return errors.Join(errs...)
+}
