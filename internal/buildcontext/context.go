@@ -1,0 +1,243 @@
+// Package buildcontext opens the build context: where COPY and ADD find their files, and where the Dockerfile is.
+//
+// A context is a tree.Tree without host paths. It cannot be left: no look-up follows a symbolic link, whatever the
+// context has in it and whoever changes it meanwhile. It is only ever read. What .dockerignore leaves out is not there.
+package buildcontext
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"syscall"
+	"time"
+
+	"hako/internal/diag"
+	"hako/internal/tree"
+)
+
+// Options says what to open.
+type Options struct {
+	// Source is a path or "dir://" and a path. A relative one is looked up in Cwd, then in "/".
+	Source string
+	// SubPath is a directory in it that takes its place; empty for none.
+	SubPath string
+	// Dockerfile is a path that is looked up in Cwd, then in the context. Empty means "Dockerfile" in the context,
+	// then in Cwd.
+	Dockerfile string
+	// Cwd is the absolute directory that relative paths are relative to.
+	Cwd string
+	// Exclude are absolute paths to leave out if they are in the context: the builder's own work directory.
+	Exclude []string
+	// Now is the time of the context's root directory; the zero value means its own.
+	Now time.Time
+}
+
+// Context is an open build context.
+type Context struct {
+	// Dockerfile is the content of the Dockerfile, DockerfileName its name as the user knows it.
+	Dockerfile     []byte
+	DockerfileName string
+	// IgnoreName is the file with the ignore patterns, empty if there is none.
+	IgnoreName string
+
+	tree tree.Tree
+	dir  *dir
+}
+
+// Tree is the context's tree. Its files belong to root, whoever owns them. It must not be used after Close.
+func (c *Context) Tree() tree.Tree { return c.tree }
+
+// Close frees what the tree holds. It is idempotent.
+func (c *Context) Close() error {
+	if err := c.dir.close(); err != nil {
+		return fmt.Errorf("close the build context: %w", err)
+	}
+	return nil
+}
+
+// Open opens a build context and reads its Dockerfile and ignore patterns. What the user can mend is a *diag.Error.
+func Open(ctx context.Context, o Options) (*Context, error) {
+	if ctx.Err() != nil {
+		return nil, context.Cause(ctx)
+	}
+	path, err := locate(&o)
+	if err != nil {
+		return nil, err
+	}
+	d, err := openDir(path, o.Now)
+	if err != nil {
+		return nil, contextError(o.Source, err)
+	}
+	c := &Context{dir: d}
+	if err := c.load(&o, path); err != nil {
+		return nil, errors.Join(err, d.close())
+	}
+	return c, nil
+}
+
+// load reads the Dockerfile and what is to be left out.
+func (c *Context) load(o *Options, path string) error {
+	file, err := findDockerfile(c.dir, o, path)
+	if err != nil {
+		return err
+	}
+	c.Dockerfile, c.DockerfileName = file.content, file.name
+	patterns, err := c.ignoreFile(file)
+	if err != nil {
+		return err
+	}
+	c.tree = c.dir
+	c.dir.exclude(within(path, o.Exclude))
+	if len(patterns) == 0 {
+		return nil
+	}
+	m, err := newMatcher(patterns)
+	if err != nil {
+		return &diag.Error{What: "read " + c.IgnoreName, Cause: err, Hint: "Mend the pattern; see the rules of path/filepath.Match."}
+	}
+	c.tree = newFiltered(c.dir, m, c.IgnoreName)
+	return nil
+}
+
+// ignoreFile reads the patterns of the Dockerfile's own ignore file, or of .dockerignore.
+func (c *Context) ignoreFile(d *dockerfile) ([]string, error) {
+	const name = ".dockerignore"
+	content, err := d.sibling(d.name + name)
+	if err == nil {
+		c.IgnoreName = d.name + name
+	} else if errors.Is(err, fs.ErrNotExist) {
+		content, err = readIn(c.dir, name)
+		c.IgnoreName = name
+	}
+	if missing(err) {
+		c.IgnoreName = ""
+		return nil, nil
+	}
+	if err != nil {
+		return nil, fmt.Errorf("read the ignore patterns: %w", err)
+	}
+	patterns, err := parseIgnore(content)
+	if err != nil {
+		return nil, fmt.Errorf("read %s: %w", c.IgnoreName, err)
+	}
+	return patterns, nil
+}
+
+// locate finds the directory of the context.
+func locate(o *Options) (string, error) {
+	source := o.Source
+	if scheme, rest, ok := strings.Cut(source, "://"); ok {
+		if scheme != "dir" {
+			return "", &diag.Error{
+				What: fmt.Sprintf("build context %s://…: this kind of context is not supported yet", scheme),
+				Hint: "Give a directory with --context.",
+			}
+		}
+		source = rest
+	}
+	if source == "" {
+		return "", &diag.Error{What: "there is no build context", Hint: "Give a directory with --context."}
+	}
+	path := source
+	if !filepath.IsAbs(path) {
+		path = filepath.Join(o.Cwd, source)
+		if _, err := os.Stat(path); missing(err) {
+			if top := filepath.Join("/", source); isDirectory(top) {
+				path = top
+			}
+		}
+	}
+	if o.SubPath == "" {
+		return path, nil
+	}
+	return subDirectory(path, o)
+}
+
+// subDirectory finds a directory inside the context, through links that do not leave it.
+func subDirectory(path string, o *Options) (string, error) {
+	root, err := openDir(path, time.Time{})
+	if err != nil {
+		return "", contextError(o.Source, err)
+	}
+	defer root.close() //nolint:errcheck // nothing was written
+	outside := &diag.Error{
+		What: fmt.Sprintf("--context-sub-path %s leaves the build context", o.SubPath),
+		Hint: "Give the path of a directory inside the context.",
+	}
+	if !filepath.IsLocal(strings.TrimLeft(o.SubPath, "/")) {
+		return "", outside
+	}
+	at, err := tree.Resolve(root, o.SubPath, true)
+	if err == nil {
+		var e tree.Entry
+		if e, err = root.Lstat(at); err == nil && e.Kind != tree.Dir {
+			err = syscall.ENOTDIR
+		}
+	}
+	if err == nil {
+		return filepath.Join(path, at), nil
+	}
+	return "", &diag.Error{
+		What: "--context-sub-path " + o.SubPath, Cause: reason(err),
+		Hint: "Give the path of a directory inside the context.",
+	}
+}
+
+func contextError(source string, err error) error {
+	return &diag.Error{
+		What: fmt.Sprintf("open build context %s", source), Cause: reason(err),
+		Hint: "Give a directory that exists and can be read with --context.",
+	}
+}
+
+// reason is what the system said, without the name of the call.
+func reason(err error) error {
+	var p *fs.PathError
+	if errors.As(err, &p) {
+		return p.Err
+	}
+	return err
+}
+
+// missing tells whether err is about a path that does not exist.
+func missing(err error) bool {
+	return errors.Is(err, fs.ErrNotExist) || errors.Is(err, syscall.ENOTDIR)
+}
+
+func isDirectory(path string) bool {
+	fi, err := os.Stat(path)
+	return err == nil && fi.IsDir()
+}
+
+// within returns those of the absolute paths that are inside dir, relative to it.
+func within(dir string, paths []string) []string {
+	root := realPath(dir)
+	var out []string
+	for _, p := range paths {
+		rel, err := filepath.Rel(root, realPath(p))
+		if err == nil && filepath.IsLocal(rel) && rel != "." {
+			out = append(out, rel)
+		}
+	}
+	slices.Sort(out)
+	return out
+}
+
+// realPath follows the links of a path as far as it exists.
+func realPath(p string) string {
+	for tail := ""; ; {
+		if real, err := filepath.EvalSymlinks(p); err == nil {
+			return filepath.Join(real, tail)
+		}
+		dir := filepath.Dir(p)
+		if dir == p {
+			return filepath.Join(p, tail)
+		}
+		p, tail = dir, filepath.Join(filepath.Base(p), tail)
+	}
+}
