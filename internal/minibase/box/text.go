@@ -20,7 +20,7 @@ import (
 func textApplets() map[string]applet {
 	return map[string]applet{
 		"cat": cat, "head": head, "tail": tail, "wc": wc, "sort": sortLines, "uniq": uniq, "cut": cut, "tr": tr,
-		"tee": tee, "seq": seq, "sha256sum": sum, "md5sum": sum, "cmp": cmp, "diff": cmp, "xxd": xxd,
+		"tee": tee, "seq": seq, "sha256sum": sum, "md5sum": sum, "cmp": compare, "diff": compare, "xxd": xxd,
 		"base64": base64Tool, "grep": grep, "egrep": grep, "fgrep": grep, "sed": sed, "rev": rev,
 	}
 }
@@ -471,8 +471,8 @@ func checkSums(w *world, names []string, newHash func() hash.Hash) error {
 	})
 }
 
-// cmp says whether two files are equal, as cmp and as "diff -q" do.
-func cmp(w *world, args []string) error {
+// compare says whether two files are equal, as cmp and as "diff -q" do.
+func compare(w *world, args []string) error {
 	o, rest, err := getopt(args, "s q u")
 	if err != nil {
 		return err
