@@ -96,11 +96,14 @@ type Op interface{ op() }
 type Run struct {
 	// Args is the final argument vector, shell included.
 	Args []string
-	// Env is the whole environment: image ENV, ARGs, proxies, and the default PATH where none is set.
+	// Env is the environment: image ENV, ARGs, proxies, and the default PATH where none is set, each name once.
+	// Only HOME is missing if the Dockerfile does not set it, or sets it to nothing: whoever resolves User adds it,
+	// as runc does for BuildKit: the home directory of the uid's first entry in the image's /etc/passwd, or else "/".
 	Env []string
 	// Dir is the absolute working directory. User is the USER text, empty for root.
 	Dir, User string
-	// Files are heredocs that the command reads, by path below "/dev/pipes" as BuildKit names them.
+	// Files are heredocs that the command runs: executable (0755) scripts in the read-only directory "/dev/pipes",
+	// Path absolute. The directory exists for this command only.
 	Files []InlineFile
 	// Hostname, ExtraHosts and ShmSize come from the options.
 	Hostname   string
@@ -111,7 +114,8 @@ type Run struct {
 // HostEntry is one line of /etc/hosts.
 type HostEntry struct{ Name, IP string }
 
-// InlineFile is a heredoc.
+// InlineFile is a heredoc. Of a Run, Path is absolute; of a Copy, it is a plain name, and the file has mode 0644 and owner 0:0
+// unless the Copy says otherwise.
 type InlineFile struct {
 	Path string
 	Data []byte
@@ -123,12 +127,13 @@ type Copy struct {
 	Add bool
 	// From is where Paths are looked up.
 	From From
-	// Paths are the source patterns, in order; Inline are heredoc sources, copied after them.
+	// Paths are the source patterns, in order, cleaned and with a leading slash; they are relative to From.
+	// Inline are heredoc sources, copied after them.
 	Paths  []string
 	Inline []InlineFile
-	// Dest is absolute; a trailing slash, which makes it a directory, is kept.
+	// Dest is absolute and clean; a trailing slash, or one for a trailing "/.", says that it is a directory.
 	Dest string
-	// Chown is "user[:group]" or empty (0:0); Chmod is octal or symbolic text, or empty.
+	// Chown is "user[:group]" or empty (0:0); Chmod is octal text up to 7777 or symbolic text, checked, or empty.
 	Chown, Chmod string
 }
 

@@ -60,12 +60,15 @@ func (b *builder) resolve(ctx context.Context, needed map[*stage]bool) error {
 	var lookups []*lookup
 	byKey := map[imageKey]*lookup{}
 	for _, s := range b.stages {
-		if !needed[s] || s.base != nil || s.ref != nil || s.baseName == scratch {
+		if s.base != nil || s.ref != nil || s.baseName == scratch {
 			continue
 		}
-		key, platform, err := b.imageKey(s)
+		key, platform, err := b.imageKey(s) // a name that cannot be one is an error even where nothing needs it
 		if err != nil {
 			return err
+		}
+		if !needed[s] {
+			continue
 		}
 		if ref, ok := b.images[key]; ok {
 			s.setImage(ref, platform)
