@@ -16,11 +16,12 @@ import (
 // maxLayers is far beyond what any runtime accepts (Docker: 127).
 const maxLayers = 1000
 
-// document is a decoded manifest, or an index if index is not nil.
+// document is a decoded manifest, or an index: one of the two is set.
 type document struct {
-	index  []ocispec.Descriptor
-	config ocispec.Descriptor
-	layers []ocispec.Descriptor
+	// mediaType is what it calls itself, or what its registry or its config does.
+	mediaType string
+	index     *ocispec.Index
+	manifest  *ocispec.Manifest
 }
 
 // foundLayer is a layer of a manifest, with what its config says of it.
@@ -32,37 +33,62 @@ type foundLayer struct {
 // decodeDocument reads a manifest or an index. What it is follows from its fields; a media type that
 // says something else is an error, because somebody else would read the same bytes as the other thing.
 func decodeDocument(m *registry.Manifest) (*document, error) {
-	var raw struct {
-		SchemaVersion int                   `json:"schemaVersion"`
-		MediaType     string                `json:"mediaType"`
-		Config        *ocispec.Descriptor   `json:"config"`
-		Layers        []ocispec.Descriptor  `json:"layers"`
-		Manifests     *[]ocispec.Descriptor `json:"manifests"`
-		FSLayers      json.RawMessage       `json:"fsLayers"`
+	var probe struct {
+		SchemaVersion int             `json:"schemaVersion"`
+		MediaType     string          `json:"mediaType"`
+		Config        json.RawMessage `json:"config"`
+		Layers        json.RawMessage `json:"layers"`
+		Manifests     json.RawMessage `json:"manifests"`
+		FSLayers      json.RawMessage `json:"fsLayers"`
 	}
-	if err := json.Unmarshal(m.Data, &raw); err != nil {
+	if err := json.Unmarshal(m.Data, &probe); err != nil {
 		return nil, fmt.Errorf("the manifest is not valid JSON of its kind: %w", err)
 	}
-	mediaType := raw.MediaType
-	if mediaType == "" {
-		mediaType = m.MediaType
+	d := &document{mediaType: probe.MediaType}
+	if d.mediaType == "" {
+		d.mediaType = m.MediaType
 	}
-	isIndex, isManifest := raw.Manifests != nil, raw.Config != nil || len(raw.Layers) > 0
+	var err error
+	isIndex, isManifest := probe.Manifests != nil, probe.Config != nil || probe.Layers != nil
 	switch {
-	case raw.SchemaVersion == 1 || len(raw.FSLayers) > 0 || mediaType == registry.DockerSchema1 || mediaType == registry.DockerSchema1JWS:
+	case probe.SchemaVersion == 1 || probe.FSLayers != nil || d.mediaType == registry.DockerSchema1 || d.mediaType == registry.DockerSchema1JWS:
 		return nil, errors.New("the image has Docker's outdated format schema 1, which is not supported; push it again with a current tool")
 	case isIndex && isManifest:
 		return nil, errors.New("the manifest is also an index")
-	case isIndex && isManifestType(mediaType), isManifest && isIndexType(mediaType):
-		return nil, fmt.Errorf("the media type %q does not fit the content", mediaType)
+	case isIndex && isManifestType(d.mediaType), isManifest && isIndexType(d.mediaType):
+		return nil, fmt.Errorf("the media type %q does not fit the content", d.mediaType)
 	case isIndex:
-		return &document{index: *raw.Manifests}, nil
-	case raw.Config == nil:
+		d.index, err = image.DecodeIndex(m.Data, "")
+	case isManifest:
+		d.manifest, err = image.DecodeManifest(m.Data, "")
+	default:
 		return nil, errors.New("the manifest has no config")
-	case len(raw.Layers) > maxLayers:
-		return nil, fmt.Errorf("the image has %d layers; at most %d are supported", len(raw.Layers), maxLayers)
 	}
-	return &document{config: *raw.Config, layers: raw.Layers}, nil
+	if err != nil {
+		return nil, err
+	}
+	return d, d.check()
+}
+
+// check refuses what is no image, and settles the media type where the registry does not know it.
+func (d *document) check() error {
+	if d.index != nil {
+		return nil
+	}
+	config := d.manifest.Config.MediaType
+	if config != ocispec.MediaTypeImageConfig && config != registry.DockerConfig {
+		return fmt.Errorf("it is no container image: its config is %q", config)
+	}
+	if n := len(d.manifest.Layers); n > maxLayers {
+		return fmt.Errorf("the image has %d layers; at most %d are supported", n, maxLayers)
+	}
+	if !isManifestType(d.mediaType) {
+		d.mediaType = registry.DockerManifest
+		if config == ocispec.MediaTypeImageConfig {
+			d.mediaType = ocispec.MediaTypeImageManifest
+		}
+	}
+	return nil
 }
 
 func isIndexType(t string) bool {
@@ -71,24 +97,6 @@ func isIndexType(t string) bool {
 
 func isManifestType(t string) bool {
 	return t == ocispec.MediaTypeImageManifest || t == registry.DockerManifest
-}
-
-func checkConfigType(t string) error {
-	if t != ocispec.MediaTypeImageConfig && t != registry.DockerConfig {
-		return fmt.Errorf("it is no container image: its config is %q", t)
-	}
-	return nil
-}
-
-func decodeConfig(data []byte) (*image.Config, error) {
-	config := &image.Config{}
-	if err := json.Unmarshal(data, config); err != nil {
-		return nil, fmt.Errorf("the configuration is not valid JSON of its kind: %w", err)
-	}
-	if t := config.RootFS.Type; t != "layers" && (t != "" || len(config.RootFS.DiffIDs) > 0) {
-		return nil, fmt.Errorf("the configuration has a root file system of type %q", t)
-	}
-	return config, nil
 }
 
 // pairLayers joins the manifest's layers with the diffIDs of the configuration.

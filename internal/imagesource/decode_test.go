@@ -5,6 +5,7 @@ import (
 
 	"github.com/opencontainers/go-digest"
 
+	"hako/internal/image"
 	"hako/internal/registry"
 )
 
@@ -36,21 +37,21 @@ func FuzzDecode(f *testing.F) {
 			return
 		}
 		if doc.index != nil {
-			for _, d := range doc.index {
+			for _, d := range doc.index.Manifests {
 				_ = isImage(d) // must not panic
 			}
 			return
 		}
-		c, err := decodeConfig(config)
+		c, err := image.DecodeConfig(config)
 		if err != nil {
 			return
 		}
-		layers, err := pairLayers(doc.layers, c.RootFS.DiffIDs)
+		layers, err := pairLayers(doc.manifest.Layers, c.RootFS.DiffIDs)
 		if err != nil {
 			return
 		}
-		if len(layers) != len(doc.layers) || len(layers) > maxLayers {
-			t.Errorf("%d layers of %d", len(layers), len(doc.layers))
+		if len(layers) != len(doc.manifest.Layers) || len(layers) > maxLayers {
+			t.Errorf("%d layers of %d", len(layers), len(doc.manifest.Layers))
 		}
 		for _, l := range layers {
 			if l.Digest.Validate() != nil || l.DiffID.Validate() != nil || l.Digest.Algorithm() != digest.SHA256 || l.Size <= 0 {

@@ -68,7 +68,7 @@ func (q *query) run(ctx context.Context) (*found, error) {
 		}
 		return f, nil
 	}
-	candidates, err := q.candidates(ctx, doc.index, 1)
+	candidates, err := q.candidates(ctx, doc.index.Manifests, 1)
 	if err != nil {
 		return nil, err
 	}
@@ -117,7 +117,7 @@ func (q *query) probe(ctx context.Context, d ocispec.Descriptor, depth int) ([]c
 		if depth == maxNesting {
 			return nil, q.fail(fmt.Sprintf("its indexes are nested more than %d deep", maxNesting), "")
 		}
-		return q.candidates(ctx, doc.index, depth+1)
+		return q.candidates(ctx, doc.index.Manifests, depth+1)
 	}
 	f, err := q.load(ctx, m, doc)
 	if err != nil {
@@ -162,18 +162,15 @@ func (q *query) loadPlatform(ctx context.Context, d ocispec.Descriptor, p ocispe
 // load fetches the configuration of a manifest. The platform is what that says.
 func (q *query) load(ctx context.Context, m *registry.Manifest, doc *document) (*found, error) {
 	repo := q.source.options.Registry.Repository(q.ref.Context(), registry.Pull)
-	if err := checkConfigType(doc.config.MediaType); err != nil {
-		return nil, q.bad(m, err)
-	}
-	data, err := repo.Config(ctx, doc.config)
+	data, err := repo.Config(ctx, doc.manifest.Config)
 	if err != nil {
 		return nil, err
 	}
-	config, err := decodeConfig(data)
+	config, err := image.DecodeConfig(data)
 	if err != nil {
 		return nil, q.bad(m, err)
 	}
-	layers, err := pairLayers(doc.layers, config.RootFS.DiffIDs)
+	layers, err := pairLayers(doc.manifest.Layers, config.RootFS.DiffIDs)
 	if err != nil {
 		return nil, q.bad(m, err)
 	}
@@ -181,7 +178,7 @@ func (q *query) load(ctx context.Context, m *registry.Manifest, doc *document) (
 	if platform.OS == "" && platform.Architecture == "" {
 		platform = q.want // made by a tool that does not say; BuildKit takes it for what was asked, too
 	}
-	return &found{digest: m.Digest, mediaType: m.MediaType, platform: image.Normalize(platform), config: config, layers: layers}, nil
+	return &found{digest: m.Digest, mediaType: doc.mediaType, platform: image.Normalize(platform), config: config, layers: layers}, nil
 }
 
 // isImage says whether an entry of an index can be an image.

@@ -451,8 +451,16 @@ func TestBadImages(t *testing.T) {
 			want:  `layer 1: its media type "application/vnd.oci.image.layer.v1.tar+gzip+encrypted" is not supported`,
 		},
 		"layer size": {
-			spoil: func(m *ocispec.Manifest) any { m.Layers[0].Size = -1; return m },
-			want:  "layer 1: its size is -1 bytes",
+			spoil: func(m *ocispec.Manifest) any { m.Layers[0].Size, m.Layers[0].Digest = -1, digest.FromString("x"); return m },
+			want:  "decode manifest: descriptor " + digest.FromString("x").String() + " has a negative size",
+		},
+		"layer empty": {
+			spoil: func(m *ocispec.Manifest) any { m.Layers[0].Size = 0; return m },
+			want:  "layer 1: its size is 0 bytes",
+		},
+		"layer digest": {
+			spoil: func(m *ocispec.Manifest) any { m.Layers[0].Digest = digest.SHA512.FromString("x"); return m },
+			want:  "layer 1: \"" + digest.SHA512.FromString("x").String() + "\" is no sha256 digest",
 		},
 		"no config": {
 			spoil: func(*ocispec.Manifest) any { return map[string]any{"schemaVersion": 2} },
@@ -491,6 +499,28 @@ func TestBadImages(t *testing.T) {
 				t.Error(diff)
 			}
 		})
+	}
+}
+
+// TestServedAsSomethingElse: proxies and static file servers do not know the media types of manifests.
+func TestServedAsSomethingElse(t *testing.T) {
+	t.Parallel()
+	for want, f := range map[string]format{
+		ocispec.MediaTypeImageManifest: ociFormat(),
+		registry.DockerManifest:        dockerFormat(),
+	} {
+		w := newWorld(t)
+		m := w.manifest(t, f, platform("linux/amd64"), "x")
+		m.MediaType = ""
+		data, err := json.Marshal(m)
+		if err != nil {
+			t.Fatal(err)
+		}
+		w.reg.Inject(registrytest.Fault{Path: "/manifests/", Status: 200, Body: string(data), Header: map[string][]string{"Content-Type": {"text/plain; charset=utf-8"}}})
+		ref, err := w.source.Resolve(t.Context(), w.host+"/base:1", platform("linux/amd64"))
+		if err != nil || ref.MediaType != want {
+			t.Errorf("%v, %v", ref, err)
+		}
 	}
 }
 
