@@ -1,0 +1,306 @@
+// Package cli is the command line: kaniko's flags, their environment variables and a few habits of docker build,
+// turned into a build.Request. No flag and no environment variable is read below it.
+//
+// The program is called hako, with the command build among others, or executor, which is kaniko's name and builds at once.
+package cli
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"path/filepath"
+	"runtime"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
+
+	"hako/internal/build"
+	"hako/internal/diag"
+	"hako/internal/event"
+	"hako/internal/sandbox"
+	"hako/internal/ui"
+)
+
+// Env is the world of one run of the program.
+type Env struct {
+	// Environ is the environment, as "K=V".
+	Environ []string
+	// Cwd is the working directory.
+	Cwd            string
+	Stdin          io.Reader
+	Stdout, Stderr io.Writer
+	// Now is the clock.
+	Now func() time.Time
+	// Version is hako's own, as "v0.1.0".
+	Version string
+}
+
+// command is one run of the program.
+type command struct {
+	env  Env
+	args []string
+	vars map[string]string
+	// kaniko says that the program was called as executor.
+	kaniko bool
+	vs     *values
+	ui     *ui.UI
+}
+
+// usageError is a command line that does not say what to do.
+type usageError struct{ error }
+
+func (e usageError) Unwrap() error { return e.error }
+
+// Main runs the program with args, args[0] being its name, and returns its exit code:
+// 0 for success, the exit code of a failing RUN command (255 if a signal ended it), 128 plus the signal's number if
+// ctx was cancelled with a [SignalError], and 1 for any other failure.
+func Main(ctx context.Context, env Env, args []string) int {
+	c := &command{env: env, args: args, vars: map[string]string{}, vs: newValues(), kaniko: strings.TrimSuffix(filepath.Base(args[0]), ".exe") == "executor"}
+	for _, kv := range env.Environ {
+		k, v, _ := strings.Cut(kv, "=")
+		c.vars[k] = v
+	}
+	c.ui = c.newUI(ui.Text, ui.Info)
+	root := c.root()
+	root.SetArgs(args[1:])
+	root.SetIn(env.Stdin)
+	root.SetOut(env.Stdout)
+	root.SetErr(env.Stderr)
+	err := root.ExecuteContext(ctx)
+	if err == nil {
+		return 0
+	}
+	return c.fail(ctx, root, err)
+}
+
+// SignalError is the cause of a context that a signal cancelled.
+type SignalError struct {
+	// Number and Name are those of the signal: 15, "terminated".
+	Number int
+	Name   string
+}
+
+// Error says which signal it was.
+func (e *SignalError) Error() string { return "stopped by signal: " + e.Name }
+
+// fail reports err and returns the exit code.
+func (c *command) fail(ctx context.Context, root *cobra.Command, err error) int {
+	var usage usageError
+	var building buildError
+	var stopped *SignalError
+	switch {
+	case errors.As(context.Cause(ctx), &stopped):
+		c.ui.Failure("error building image: " + stopped.Error())
+		return 128 + stopped.Number
+	case errors.As(err, &building):
+		c.ui.Failure("error building image: " + diag.Format(building.error))
+	case errors.As(err, &usage):
+		c.ui.Failure(fmt.Sprintf("Error: %s\nRun '%s --help' for usage.", diag.Format(usage.error), c.buildName()))
+	default:
+		c.ui.Failure("Error: " + diag.Format(err))
+	}
+	var exit *sandbox.ExitError
+	if errors.As(err, &exit) && exit.ExitCode() > 0 {
+		return exit.ExitCode()
+	}
+	return 1
+}
+
+// buildError is a failure of the build itself, after the command line was understood.
+type buildError struct{ error }
+
+func (e buildError) Unwrap() error { return e.error }
+
+func (c *command) buildName() string {
+	if c.kaniko {
+		return "executor"
+	}
+	return "hako build"
+}
+
+func (c *command) getenv(name string) string { return c.vars[name] }
+
+func (c *command) newUI(f ui.Format, l ui.Level) *ui.UI {
+	return ui.New(ui.Options{Format: f, Level: l, Timestamps: c.vs.bool("log-timestamp"), Stdout: c.env.Stdout, Stderr: c.env.Stderr, Now: c.env.Now})
+}
+
+// root is the command tree.
+func (c *command) root() *cobra.Command {
+	var root *cobra.Command
+	if c.kaniko {
+		root = c.buildCommand("executor")
+		c.vs.register(root.PersistentFlags()) // legal after a subcommand too, as in kaniko
+	} else {
+		root = &cobra.Command{Use: "hako", Short: "Build container images from Dockerfiles, without a daemon, in any container", Args: cobra.NoArgs,
+			RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() }}
+		b := c.buildCommand("build [PATH]")
+		c.vs.register(b.Flags())
+		root.AddCommand(b)
+	}
+	root.SilenceErrors, root.SilenceUsage = true, true
+	root.AddCommand(c.versionCommand(), c.doctorCommand())
+	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error {
+		if cmd == root && !c.kaniko {
+			return usageError{&diag.Error{What: err.Error(), Hint: "Name a command before its flags: hako build …"}}
+		}
+		return usageError{suggestFlag(err)}
+	})
+	return root
+}
+
+func (c *command) buildCommand(use string) *cobra.Command {
+	cmd := &cobra.Command{
+		Use:   use,
+		Short: "Build an image from a Dockerfile and push it",
+		Args:  c.operands,
+		RunE:  func(cmd *cobra.Command, args []string) error { return c.build(cmd.Context(), args) },
+	}
+	cmd.Flags().SortFlags = false
+	cmd.SetUsageFunc(func(cmd *cobra.Command) error {
+		_, err := io.WriteString(cmd.OutOrStdout(), usage(cmd.UseLine(), c.kaniko))
+		return err
+	})
+	return cmd
+}
+
+// operands are none for executor, as in kaniko ("--cache true" is an error), and at most the context for hako build.
+func (c *command) operands(_ *cobra.Command, args []string) error {
+	switch {
+	case c.kaniko && len(args) > 0:
+		return usageError{fmt.Errorf("unknown command %q for \"executor\"", args[0])}
+	case len(args) > 1:
+		return usageError{fmt.Errorf("more than one context: %s; a value of a bool flag is given as --flag=value", strings.Join(args, " "))}
+	}
+	return nil
+}
+
+func (c *command) versionCommand() *cobra.Command {
+	return &cobra.Command{Use: "version", Short: "Print the version", Args: cobra.NoArgs, RunE: func(*cobra.Command, []string) error {
+		line := fmt.Sprintf("hako %s %s/%s %s", c.env.Version, runtime.GOOS, runtime.GOARCH, runtime.Version())
+		if c.kaniko {
+			line = "Kaniko version :  " + c.env.Version // kaniko's own line, two spaces included
+		}
+		_, err := fmt.Fprintln(c.env.Stdout, line)
+		return err
+	}}
+}
+
+// build sets up the log, reads the request and builds.
+func (c *command) build(ctx context.Context, operands []string) error {
+	level, err := ui.ParseLevel(c.vs.str("verbosity"))
+	if err != nil {
+		return usageError{fmt.Errorf("--verbosity: %w", err)}
+	}
+	format, err := ui.ParseFormat(c.logFormat())
+	if err != nil {
+		return usageError{fmt.Errorf("--log-format: %w", err)}
+	}
+	req, err := c.request(c.vs, operands)
+	if err != nil {
+		return usageError{err}
+	}
+	c.ui = c.newUI(format, level)
+	c.warn()
+	env := build.Env{Now: c.env.Now, Getenv: c.getenv, Cwd: c.env.Cwd, Stdin: c.env.Stdin, Stdout: c.env.Stdout, Events: c.ui}
+	result, err := build.Build(ctx, env, req)
+	if err != nil {
+		return buildError{err}
+	}
+	c.report(result)
+	return nil
+}
+
+// report says what came out. A dry run has no digest.
+func (c *command) report(r *build.Result) {
+	if r.Digest == "" {
+		return
+	}
+	c.ui.Emit(event.Info{Message: "built " + r.Digest.String()})
+	for _, d := range r.Destinations {
+		c.ui.Emit(event.Info{Message: "pushed " + d})
+	}
+}
+
+// logFormat is the flag, or text if NO_COLOR (no-color.org) is set and the flag is not given.
+func (c *command) logFormat() string {
+	if len(c.vs.list("log-format")) == 0 && c.getenv("NO_COLOR") != "" {
+		return "text"
+	}
+	return c.vs.str("log-format")
+}
+
+// warn tells of spellings that are old and of variables that do nothing.
+func (c *command) warn() {
+	for _, f := range flags() {
+		if f.alias != "" && f.forks != "D" && c.spelled(f.name) {
+			c.ui.Emit(event.Warning{Message: fmt.Sprintf("--%s is an old spelling; use --%s", f.name, f.alias)})
+		}
+	}
+	if c.getenv("BUILDER_OUTPUT") != "" {
+		c.ui.Emit(event.Warning{Message: "BUILDER_OUTPUT is not supported yet: no file \"images\" will be written"})
+	}
+	for _, kv := range c.env.Environ {
+		if name, _, _ := strings.Cut(kv, "="); strings.HasPrefix(name, "FF_KANIKO_") {
+			c.ui.Emit(event.Warning{Message: name + " has no effect: kaniko's feature flags do not exist here"})
+		}
+	}
+}
+
+// spelled says whether a flag was given under this very name.
+func (c *command) spelled(name string) bool {
+	for _, a := range c.args[1:] {
+		if a == "--" {
+			return false
+		}
+		if n, _, _ := strings.Cut(strings.TrimPrefix(a, "--"), "="); strings.HasPrefix(a, "--") && n == name {
+			return true
+		}
+	}
+	return false
+}
+
+// suggestFlag adds the nearest flag to an error about an unknown one.
+func suggestFlag(err error) error {
+	var unknown *pflag.NotExistError
+	if !errors.As(err, &unknown) || unknown.GetSpecifiedShortnames() != "" {
+		return err
+	}
+	if near := nearest(unknown.GetSpecifiedName()); near != "" {
+		return &diag.Error{What: err.Error(), Hint: "Did you mean --" + near + "?"}
+	}
+	return err
+}
+
+// nearest is the visible flag with the least edits from name, if they are few.
+func nearest(name string) string {
+	best, bestEdits := "", len(name)/3+2
+	for _, f := range flags() {
+		if n := edits(name, f.name); !f.hidden && n < bestEdits {
+			best, bestEdits = f.name, n
+		}
+	}
+	return best
+}
+
+// edits is the Levenshtein distance.
+func edits(a, b string) int {
+	row := make([]int, len(b)+1)
+	for j := range row {
+		row[j] = j
+	}
+	for i := range len(a) {
+		diagonal := row[0]
+		row[0] = i + 1
+		for j := range len(b) {
+			cost := 1
+			if a[i] == b[j] {
+				cost = 0
+			}
+			diagonal, row[j+1] = row[j+1], min(diagonal+cost, row[j]+1, row[j+1]+1)
+		}
+	}
+	return row[len(b)]
+}

@@ -1,0 +1,173 @@
+package cli
+
+// kind is how a flag's value is parsed.
+type kind uint8
+
+const (
+	boolKind kind = iota + 1
+	stringKind
+	intKind
+	durationKind // a Go duration
+	multiKind    // repeatable; each value is taken verbatim
+	kvKind       // repeatable key=value; the last value of a key wins
+	multimapKind // repeatable a=b[;c=d]; values of a key add up
+)
+
+// status is what hako does with a flag.
+type status uint8
+
+const (
+	// used: the flag does what it says.
+	used status = iota + 1
+	// noEffect: the flag is accepted, and what it asks for is the case anyway; flag.why says why.
+	noEffect
+	// later: the flag is known, but any value other than its default is refused.
+	later
+)
+
+// flag is one row of the command line.
+type flag struct {
+	name, short string
+	kind        kind
+	// def is the default, in the form the flag is given in.
+	def string
+	// help is one line; why is the reason of a flag without effect.
+	help, why string
+	// forks says who else has the flag: G kaniko, C Chainguard's, O osscontainertools' fork, D docker build.
+	forks  string
+	status status
+	// values, if set, are all that is allowed.
+	values []string
+	// alias is the name of the flag that this is another spelling of.
+	alias string
+	// hidden flags are left out of the help.
+	hidden bool
+}
+
+const (
+	whyNoCache    = "it changes what --cache does, and --cache is not supported yet"
+	whyLocal      = "it is about contexts that are not supported yet"
+	whyNoRootFS   = "no base image is unpacked over the builder's files, so there is nothing to repeat, clean or protect"
+	whyExact      = "a step's changes are recorded exactly and at no extra cost, whatever the mode"
+	whyRetriesNet = "every request to a registry is repeated as needed"
+)
+
+// flags is the whole command line of "hako build" and of "executor".
+// Everything else about flags derives from it: parsing, help, docs/flags.md.
+func flags() []flag {
+	var all []flag
+	for _, group := range [][]flag{inputFlags(), outputFlags(), registryFlags(), stepFlags(), cacheFlags(), kanikoFlags(), logFlags()} {
+		all = append(all, group...)
+	}
+	return all
+}
+
+func inputFlags() []flag {
+	return []flag{
+		{name: "context", short: "c", kind: stringKind, def: "/workspace/", help: "build context: a directory, or dir://DIRECTORY", forks: "GCO", status: used},
+		{name: "context-sub-path", kind: stringKind, help: "directory inside the context to use instead of its root", forks: "GCO", status: used},
+		{name: "dockerfile", short: "f", kind: stringKind, def: "Dockerfile", help: "Dockerfile; looked up in the current directory, then in the context", forks: "GCO", status: used},
+		{name: "file", kind: stringKind, help: "docker's name of --dockerfile", forks: "D", status: used, alias: "dockerfile", hidden: true},
+		{name: "bucket", short: "b", kind: stringKind, help: "Google Cloud Storage bucket that holds the context", forks: "GCO", status: later, hidden: true},
+		{name: "git", kind: multiKind, help: "options for git contexts, key=value", forks: "GCO", status: noEffect, why: whyLocal},
+		{name: "target", kind: multiKind, help: "stage to build; the last if not given", forks: "GCO", status: used},
+		{name: "build-arg", kind: multiKind, help: "NAME=VALUE for an ARG; NAME alone takes the value from the environment", forks: "GCO", status: used},
+		{name: "custom-platform", kind: stringKind, help: "platform to build for, os/arch[/variant]; this machine's if not given", forks: "GCO", status: used},
+		{name: "customPlatform", kind: stringKind, help: "old spelling of --custom-platform", forks: "GCO", status: used, alias: "custom-platform", hidden: true},
+		{name: "platform", kind: stringKind, help: "docker's name of --custom-platform", forks: "D", status: used, alias: "custom-platform", hidden: true},
+		{name: "secret", kind: multiKind, help: "secret for RUN --mount=type=secret: id=ID[,src=FILE][,env=NAME][,type=file|env]", forks: "O", status: later},
+		{name: "add-host", kind: multiKind, help: "NAME:ADDRESS, one more line of a step's /etc/hosts", forks: "D", status: used},
+		{name: "shm-size", kind: stringKind, help: "size of a step's /dev/shm, as 64m", forks: "D", status: used},
+	}
+}
+
+func outputFlags() []flag {
+	return []flag{
+		{name: "destination", short: "d", kind: multiKind, help: "image reference to push to", forks: "GCO", status: used},
+		{name: "tag", short: "t", kind: multiKind, help: "docker's name of --destination", forks: "D", status: used, alias: "destination"},
+		{name: "no-push", kind: boolKind, def: "false", help: "do not push the image", forks: "GCO", status: used},
+		{name: "tar-path", kind: stringKind, help: "file to write the image to, for docker load", forks: "GCO", status: used},
+		{name: "tarPath", kind: stringKind, help: "old spelling of --tar-path", forks: "GCO", status: used, alias: "tar-path", hidden: true},
+		{name: "oci-layout-path", kind: stringKind, help: "directory to write the image to, as an OCI layout", forks: "GCO", status: used},
+		{name: "digest-file", kind: stringKind, help: "file that gets the image's digest", forks: "GCO", status: used},
+		{name: "image-name-with-digest-file", kind: stringKind, help: "file that gets a line repository@digest for each destination", forks: "GCO", status: used},
+		{name: "image-name-tag-with-digest-file", kind: stringKind, help: "file that gets a line repository:tag@digest for each destination", forks: "GCO", status: used},
+		{name: "label", kind: multiKind, help: "KEY=VALUE, a label of the image", forks: "GCO", status: used},
+		{name: "annotation", kind: kvKind, help: "KEY=VALUE, an annotation of the manifest", forks: "CO", status: later},
+		{name: "image-format", kind: stringKind, help: "media types of the image: docker or oci; the base image's if not given", forks: "O", status: later, values: []string{"", "docker", "oci"}},
+		{name: "compression", kind: stringKind, def: "gzip", help: "compression of new layers: gzip or zstd", forks: "GCO", status: used, values: []string{"gzip", "zstd"}},
+		{name: "compression-level", kind: intKind, def: "-1", help: "level of --compression; the default below 1", forks: "GCO", status: used},
+		{name: "reproducible", kind: boolKind, def: "false", help: "leave all times out of the image", forks: "GCO", status: later},
+		{name: "single-snapshot", kind: boolKind, def: "false", help: "make one layer of all steps", forks: "GCO", status: later},
+		{name: "dryrun", kind: boolKind, def: "false", help: "print the plan and build nothing", forks: "O", status: used},
+	}
+}
+
+func registryFlags() []flag {
+	return []flag{
+		{name: "insecure", kind: boolKind, def: "false", help: "push by plain HTTP", forks: "GCO", status: used},
+		{name: "insecure-pull", kind: boolKind, def: "false", help: "pull by plain HTTP", forks: "GCO", status: used},
+		{name: "insecure-registry", kind: multiKind, help: "HOST[:PORT] to reach by plain HTTP", forks: "GCO", status: used},
+		{name: "skip-tls-verify", kind: boolKind, def: "false", help: "do not check certificates, for pushes and pulls", forks: "GCO", status: used},
+		{name: "skip-tls-verify-pull", kind: boolKind, def: "false", help: "do not check certificates for pulls", forks: "GCO", status: used},
+		{name: "skip-tls-verify-registry", kind: multiKind, help: "HOST[:PORT] whose certificate is not checked", forks: "GCO", status: used},
+		{name: "registry-certificate", kind: kvKind, help: "HOST=FILE, one more certificate to trust for a registry", forks: "GCO", status: later},
+		{name: "registry-client-cert", kind: kvKind, help: "HOST=CERTIFICATE,KEY to show to a registry", forks: "GCO", status: later},
+		{name: "registry-mirror", kind: multiKind, help: "HOST[:PORT][/PREFIX], a mirror of Docker Hub", forks: "GCO", status: later},
+		{name: "registry-map", kind: multimapKind, help: "HOST=MIRROR[;HOST=MIRROR], mirrors of registries", forks: "GCO", status: later},
+		{name: "skip-default-registry-fallback", kind: boolKind, def: "false", help: "fail if no mirror has an image", forks: "GCO", status: later},
+		{name: "push-retry", kind: intKind, def: "0", help: "times to repeat a whole push that failed", forks: "GCO", status: used},
+		{name: "image-download-retry", kind: intKind, def: "0", help: "times to repeat the fetch of a manifest", forks: "GCO", status: noEffect, why: whyRetriesNet},
+		{name: "push-ignore-immutable-tag-errors", kind: boolKind, def: "false", help: "succeed if the tag exists and must not change", forks: "GCO", status: later},
+		{name: "skip-push-permission-check", kind: boolKind, def: "false", help: "do not check before the build that every destination can be pushed to", forks: "GCO", status: used},
+		{name: "credential-helpers", kind: multiKind, help: "helpers to ask for credentials: env, google, ecr, acr, gitlab", forks: "O", status: later},
+		{name: "azure-container-registry-config", kind: stringKind, help: "has no effect in kaniko either", forks: "GCO", status: noEffect, why: "a leftover of a library that kaniko uses; it never had an effect", hidden: true},
+	}
+}
+
+func stepFlags() []flag {
+	return []flag{
+		{name: "snapshot-mode", kind: stringKind, def: "full", help: "how changed files are found: full, redo or time", forks: "GCO", status: noEffect, why: whyExact, values: []string{"full", "redo", "time"}},
+		{name: "snapshotMode", kind: stringKind, help: "old spelling of --snapshot-mode", forks: "GCO", status: noEffect, why: whyExact, alias: "snapshot-mode", hidden: true},
+		{name: "use-new-run", kind: boolKind, def: "false", help: "find changed files by their metadata", forks: "GCO", status: noEffect, why: whyExact},
+		{name: "ignore-path", kind: multiKind, help: "path to leave out of the image", forks: "GCO", status: later},
+		{name: "ignore-var-run", kind: boolKind, def: "true", help: "leave /var/run out of the image", forks: "GCO", status: noEffect, why: "nothing of the builder's is ever seen in /var/run, so what is there belongs to the image, as with docker build"},
+		{name: "whitelist-var-run", kind: boolKind, def: "true", help: "old spelling of --ignore-var-run", forks: "GCO", status: noEffect, why: "as --ignore-var-run", hidden: true},
+		{name: "image-fs-extract-retry", kind: intKind, def: "0", help: "times to repeat unpacking the base image", forks: "GCO", status: noEffect, why: whyNoRootFS},
+		{name: "cleanup", kind: boolKind, def: "false", help: "delete the file system at the end", forks: "GCO", status: noEffect, why: "everything that a build makes on the way is always deleted"},
+		{name: "pre-cleanup", kind: boolKind, def: "false", help: "delete the file system before the build", forks: "O", status: noEffect, why: whyNoRootFS},
+		{name: "preserve-context", kind: boolKind, def: "false", help: "keep the context and restore it afterwards", forks: "O", status: noEffect, why: "the context is never changed"},
+		{name: "materialize", kind: boolKind, def: "false", help: "leave the final file system in place", forks: "O", status: later},
+		{name: "skip-unused-stages", kind: boolKind, def: "false", help: "build only the stages that are needed", forks: "GCO", status: noEffect, why: "only the stages that are needed are ever built"},
+		{name: "force-build-metadata", kind: boolKind, def: "false", help: "make layers for instructions that change no file", forks: "GCO", status: noEffect, why: "such instructions are part of the configuration and the history, as with docker build"},
+	}
+}
+
+func cacheFlags() []flag {
+	return []flag{
+		{name: "cache", kind: boolKind, def: "false", help: "take steps from a cache and keep them there", forks: "GCO", status: later},
+		{name: "no-cache", kind: boolKind, def: "false", help: "do not use any cache", forks: "D", status: used},
+		{name: "cache-repo", kind: stringKind, help: "repository of the cache", forks: "GCO", status: noEffect, why: whyNoCache},
+		{name: "cache-dir", kind: stringKind, def: "/cache", help: "directory of base images that the warmer fetched", forks: "GCO", status: noEffect, why: whyNoCache},
+		{name: "cache-ttl", kind: durationKind, def: "336h0m0s", help: "age at which the cache's entries are too old", forks: "GCO", status: noEffect, why: whyNoCache},
+		{name: "cache-copy-layers", kind: boolKind, def: "false", help: "cache COPY steps", forks: "GCO", status: noEffect, why: whyNoCache},
+		{name: "cache-run-layers", kind: boolKind, def: "true", help: "cache RUN steps", forks: "GCO", status: noEffect, why: whyNoCache},
+		{name: "no-push-cache", kind: boolKind, def: "false", help: "do not push cached layers", forks: "GCO", status: noEffect, why: whyNoCache},
+		{name: "compressed-caching", kind: boolKind, def: "true", help: "keep compressed layers in memory", forks: "GCO", status: noEffect, why: "no layer is ever kept in memory"},
+	}
+}
+
+func kanikoFlags() []flag {
+	return []flag{
+		{name: "kaniko-dir", kind: stringKind, help: "directory for the builder's own files; found by trying if not given", forks: "GCO", status: used},
+		{name: "force", kind: boolKind, def: "false", help: "build outside a container", forks: "GCO", status: noEffect, why: "building outside a container is safe and needs no flag"},
+	}
+}
+
+func logFlags() []flag {
+	return []flag{
+		{name: "verbosity", short: "v", kind: stringKind, def: "info", help: "trace, debug, info, warn, error, fatal or panic", forks: "GCO", status: used},
+		{name: "log-format", kind: stringKind, def: "color", help: "text, color or json", forks: "GCO", status: used},
+		{name: "log-timestamp", kind: boolKind, def: "false", help: "show the time of day in text and color", forks: "GCO", status: used},
+	}
+}

@@ -1,0 +1,74 @@
+package cli
+
+import (
+	"fmt"
+	"strings"
+)
+
+// usage is the text of --help.
+func usage(line string, kaniko bool) string {
+	var b strings.Builder
+	fmt.Fprintf(&b, "Usage:\n  %s\n", line)
+	if kaniko {
+		b.WriteString("  executor version | doctor | completion | help\n")
+	}
+	sections := []struct {
+		title  string
+		status status
+	}{
+		{"Flags", used},
+		{"Accepted, without effect because it is always so", noEffect},
+		{"Known, but not supported yet", later},
+	}
+	for _, s := range sections {
+		fmt.Fprintf(&b, "\n%s:\n", s.title)
+		for _, f := range flags() {
+			if f.status == s.status && !f.hidden {
+				b.WriteString(helpLine(f))
+			}
+		}
+	}
+	b.WriteString("\nText values are given as --flag=value or --flag value, bools as --flag or --flag=value.\n")
+	return b.String()
+}
+
+func helpLine(f flag) string {
+	name := "      --" + f.name
+	if f.short != "" {
+		name = "  -" + f.short + ", --" + f.name
+	}
+	if f.kind != boolKind {
+		name += " " + (&value{flag: f}).Type()
+	}
+	text := f.help
+	if f.def != "" && f.def != "false" {
+		text += " (default " + f.def + ")"
+	}
+	return fmt.Sprintf("%-50s %s\n", name, text)
+}
+
+// reference is docs/flags.md.
+func reference() string {
+	var b strings.Builder
+	b.WriteString("# Flags\n\nMade by `go test ./internal/cli -run TestReference -update` from the flag table in `internal/cli/flags.go`; do not edit.\n\n")
+	b.WriteString("Flags of `hako build` and of `executor`. Multi flags are repeated, and each value is taken verbatim; bools are `--flag` or `--flag=true|false`.\n")
+	b.WriteString("Who has it: G GoogleContainerTools/kaniko, C chainguard-forks/kaniko, O osscontainertools/kaniko, D docker build.\n")
+	b.WriteString("A flag that is not supported yet is refused unless it has its default value.\n\n")
+	b.WriteString("| flag | type | default | meaning | who | here |\n|---|---|---|---|---|---|\n")
+	for _, f := range flags() {
+		name := "`--" + f.name + "`"
+		if f.short != "" {
+			name += ", `-" + f.short + "`"
+		}
+		here := map[status]string{used: "works", noEffect: "no effect: " + f.why, later: "not supported yet"}[f.status]
+		if f.alias != "" {
+			here = "as `--" + f.alias + "`"
+		}
+		def := ""
+		if f.def != "" {
+			def = "`" + f.def + "`"
+		}
+		fmt.Fprintf(&b, "| %s | %s | %s | %s | %s | %s |\n", name, (&value{flag: f}).Type(), def, strings.ReplaceAll(f.help, "|", `\|`), f.forks, here)
+	}
+	return b.String()
+}

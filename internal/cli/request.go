@@ -1,0 +1,191 @@
+package cli
+
+import (
+	"errors"
+	"fmt"
+	"path/filepath"
+	"strconv"
+	"strings"
+
+	"hako/internal/build"
+)
+
+// request turns the flags, the one operand of "hako build" and the environment into a build.Request.
+func (c *command) request(vs *values, operands []string) (build.Request, error) {
+	if err := errors.Join(vs.unsupported(), c.unsupportedEnv()); err != nil {
+		return build.Request{}, err
+	}
+	req := build.Request{
+		Context: vs.str("context"), ContextSubPath: vs.str("context-sub-path"), Dockerfile: vs.str("dockerfile"),
+		DryRun: vs.bool("dryrun"), NoCache: vs.bool("no-cache"),
+		WorkDir:          firstSet(vs.str("kaniko-dir"), c.getenv("KANIKO_DIR")),
+		Compression:      vs.str("compression"),
+		CompressionLevel: max(0, vs.int("compression-level")),
+		BuildArgs:        c.buildArgs(vs.list("build-arg")),
+		Labels:           pairs(vs.list("label"), "="),
+		Registry:         c.registry(vs),
+	}
+	if p := vs.str("custom-platform"); p != "" {
+		req.Platforms = []string{p}
+	}
+	if len(operands) > 0 {
+		if len(vs.list("context")) > 0 {
+			return build.Request{}, fmt.Errorf("the context is given twice: --context %s and %s", req.Context, operands[0])
+		}
+		req.Context = operands[0]
+	}
+	var err error
+	var errs []error
+	if req.Target, err = target(vs.list("target")); err != nil {
+		errs = append(errs, err)
+	}
+	if req.ExtraHosts, err = extraHosts(vs.list("add-host")); err != nil {
+		errs = append(errs, err)
+	}
+	if req.ShmSizeBytes, err = sizeBytes(vs.str("shm-size")); err != nil {
+		errs = append(errs, fmt.Errorf("--shm-size: %w", err))
+	}
+	if req.Outputs, err = c.outputs(vs); err != nil {
+		errs = append(errs, err)
+	}
+	return req, errors.Join(errs...)
+}
+
+func firstSet(texts ...string) string {
+	for _, t := range texts {
+		if t != "" {
+			return t
+		}
+	}
+	return ""
+}
+
+// unsupportedEnv is the error of variables that ask for what does not exist yet.
+func (c *command) unsupportedEnv() error {
+	for _, name := range []string{"KANIKO_REGISTRY_MIRROR", "KANIKO_REGISTRY_MAP"} {
+		if c.getenv(name) != "" {
+			return fmt.Errorf("the environment variable %s is not supported yet", name)
+		}
+	}
+	return nil
+}
+
+// buildArgs resolves "NAME=VALUE", and "NAME" from the environment: unset is empty, as in kaniko.
+func (c *command) buildArgs(given []string) map[string]string {
+	args := map[string]string{}
+	for _, g := range given {
+		name, v, ok := strings.Cut(g, "=")
+		if !ok {
+			v = c.getenv(name)
+		}
+		args[name] = v
+	}
+	return args
+}
+
+func pairs(given []string, sep string) []build.KeyValue {
+	var out []build.KeyValue
+	for _, g := range given {
+		k, v, _ := strings.Cut(g, sep)
+		out = append(out, build.KeyValue{Key: k, Value: v})
+	}
+	return out
+}
+
+// target takes the list of the live fork as far as one stage: "--target a" or none.
+func target(given []string) (string, error) {
+	var names []string
+	for _, g := range given {
+		names = append(names, strings.Split(g, ",")...)
+	}
+	switch len(names) {
+	case 0:
+		return "", nil
+	case 1:
+		return names[0], nil
+	}
+	return "", errors.New("more than one --target is not supported yet")
+}
+
+// extraHosts reads NAME:ADDRESS and NAME=ADDRESS; an IPv6 address may stand in brackets.
+func extraHosts(given []string) ([]build.KeyValue, error) {
+	var out []build.KeyValue
+	for _, g := range given {
+		i := strings.IndexAny(g, ":=")
+		if i <= 0 || i == len(g)-1 {
+			return nil, fmt.Errorf("--add-host %q is not NAME:ADDRESS", g)
+		}
+		out = append(out, build.KeyValue{Key: g[:i], Value: strings.Trim(g[i+1:], "[]")})
+	}
+	return out, nil
+}
+
+// sizeBytes reads docker's sizes: a number with an optional b, k, m or g; empty is 0.
+func sizeBytes(s string) (int64, error) {
+	if s == "" {
+		return 0, nil
+	}
+	text := strings.TrimSuffix(strings.ToLower(s), "b")
+	shift := 0
+	if i := strings.IndexAny(text, "kmg"); i >= 0 && i == len(text)-1 {
+		shift = 10 * (1 + strings.IndexByte("kmg", text[i]))
+		text = text[:i]
+	}
+	n, err := strconv.ParseInt(text, 10, 64)
+	if err != nil || n < 0 || n > (1<<62)>>shift {
+		return 0, fmt.Errorf("%q is not a size", s)
+	}
+	return n << shift, nil
+}
+
+func (c *command) outputs(vs *values) (build.Outputs, error) {
+	o := build.Outputs{
+		Destinations: vs.list("destination"), NoPush: vs.bool("no-push"),
+		TarPath: vs.str("tar-path"), OCILayoutPath: vs.str("oci-layout-path"), DigestFile: vs.str("digest-file"),
+		NameWithDigestFile: vs.str("image-name-with-digest-file"), NameTagWithDigestFile: vs.str("image-name-tag-with-digest-file"),
+		SkipPushPermissionCheck: vs.bool("skip-push-permission-check"), PushRetries: vs.int("push-retry"),
+	}
+	if text := c.getenv("KANIKO_NO_PUSH"); text != "" {
+		noPush, err := strconv.ParseBool(text)
+		if err != nil {
+			return o, fmt.Errorf("KANIKO_NO_PUSH=%q is not a bool", text)
+		}
+		o.NoPush = noPush
+	}
+	named := o.NameWithDigestFile != "" || o.NameTagWithDigestFile != ""
+	switch {
+	case named && len(o.Destinations) == 0:
+		return o, errors.New("you must provide --destination if setting --image-name-with-digest-file or --image-name-tag-with-digest-file")
+	case o.PushRetries < 0:
+		return o, errors.New("--push-retry must not be negative")
+	case vs.bool("dryrun"), o.NoPush, len(o.Destinations) > 0:
+		return o, nil
+	case o.TarPath != "", o.OCILayoutPath != "":
+		o.NoPush = true // there is nowhere to push to, but the image has a place to go
+		return o, nil
+	}
+	return o, errors.New("you must provide --destination, or use --no-push")
+}
+
+// registry says how to reach registries. --skip-tls-verify is about pulls too, as in kaniko.
+func (c *command) registry(vs *values) build.Registry {
+	r := build.Registry{
+		Insecure: vs.bool("insecure"), InsecurePull: vs.bool("insecure-pull"), InsecureRegistries: vs.list("insecure-registry"),
+		SkipTLSVerify: vs.bool("skip-tls-verify"), SkipTLSVerifyRegistries: vs.list("skip-tls-verify-registry"),
+		SkipTLSVerifyPull: vs.bool("skip-tls-verify-pull") || vs.bool("skip-tls-verify"),
+		UserAgent:         "hako/" + c.env.Version,
+	}
+	if client := c.getenv("UPSTREAM_CLIENT_TYPE"); client != "" {
+		r.UserAgent += "," + client
+	}
+	switch config, home := c.getenv("DOCKER_CONFIG"), c.getenv("HOME"); {
+	case config != "":
+		r.DockerConfigDirs = append(r.DockerConfigDirs, config)
+	case home != "":
+		r.DockerConfigDirs = append(r.DockerConfigDirs, filepath.Join(home, ".docker"))
+	}
+	if kaniko := "/kaniko/.docker"; len(r.DockerConfigDirs) == 0 || filepath.Clean(r.DockerConfigDirs[0]) != kaniko {
+		r.DockerConfigDirs = append(r.DockerConfigDirs, kaniko)
+	}
+	return r
+}

@@ -1,0 +1,197 @@
+package cli
+
+import (
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+	"github.com/spf13/pflag"
+
+	"hako/internal/build"
+)
+
+// parse runs args through the real flag set and returns the request.
+func parse(t *testing.T, environ, args []string) (build.Request, *values, error) {
+	t.Helper()
+	c := &command{env: Env{Version: "v1"}, vars: map[string]string{}, vs: newValues()}
+	for _, kv := range environ {
+		k, v, _ := strings.Cut(kv, "=")
+		c.vars[k] = v
+	}
+	set := pflag.NewFlagSet("executor", pflag.ContinueOnError)
+	c.vs.register(set)
+	if err := set.Parse(args); err != nil {
+		return build.Request{}, c.vs, err
+	}
+	req, err := c.request(c.vs, set.Args())
+	return req, c.vs, err
+}
+
+// defaults is the request of "--no-push" alone.
+func defaults(change func(*build.Request)) build.Request {
+	r := build.Request{
+		Context: "/workspace/", Dockerfile: "Dockerfile", Compression: "gzip", BuildArgs: map[string]string{},
+		Outputs:  build.Outputs{NoPush: true},
+		Registry: build.Registry{DockerConfigDirs: []string{"/kaniko/.docker"}, UserAgent: "hako/v1"},
+	}
+	if change != nil {
+		change(&r)
+	}
+	return r
+}
+
+func TestRequest(t *testing.T) {
+	t.Parallel()
+	for _, test := range []struct {
+		name    string
+		environ []string
+		args    []string
+		want    func(*build.Request)
+	}{
+		{name: "nothing but --no-push"},
+		{
+			name: "where files come from",
+			args: []string{"-c", "dir:///src", "--context-sub-path=app", "-f", "Dockerfile.dev", "--target", "run", "--kaniko-dir=/state"},
+			want: func(r *build.Request) {
+				r.Context, r.ContextSubPath, r.Dockerfile, r.Target, r.WorkDir = "dir:///src", "app", "Dockerfile.dev", "run", "/state"
+			},
+		},
+		{
+			name: "values of repeated flags are verbatim",
+			args: []string{"--destination=a,b", "-d", "c", "-t", "e:1", "--label", "k=v=w", "--label=k2=a,b"},
+			want: func(r *build.Request) {
+				r.Outputs.Destinations = []string{"a,b", "c", "e:1"}
+				r.Labels = []build.KeyValue{{Key: "k", Value: "v=w"}, {Key: "k2", Value: "a,b"}}
+			},
+		},
+		{
+			name:    "build arguments",
+			environ: []string{"FROM_ENV=yes", "HOME=/home/u"},
+			args:    []string{"--build-arg", "A=1", "--build-arg=A=2", "--build-arg", "FROM_ENV", "--build-arg", "UNSET", "--build-arg", "E="},
+			want: func(r *build.Request) {
+				r.BuildArgs = map[string]string{"A": "2", "FROM_ENV": "yes", "UNSET": "", "E": ""}
+				r.Registry.DockerConfigDirs = []string{"/home/u/.docker", "/kaniko/.docker"}
+			},
+		},
+		{
+			name:    "environment",
+			environ: []string{"KANIKO_DIR=/k", "DOCKER_CONFIG=/kaniko/.docker/", "UPSTREAM_CLIENT_TYPE=ci", "HOME=/root"},
+			want: func(r *build.Request) {
+				r.WorkDir = "/k"
+				r.Registry.DockerConfigDirs, r.Registry.UserAgent = []string{"/kaniko/.docker/"}, "hako/v1,ci"
+			},
+		},
+		{
+			name: "a variable overrides --no-push", environ: []string{"KANIKO_NO_PUSH=false"}, args: []string{"-d", "x"},
+			want: func(r *build.Request) { r.Outputs.NoPush, r.Outputs.Destinations = false, []string{"x"} },
+		},
+		{
+			name: "registries",
+			args: []string{"--insecure", "--insecure-pull=true", "--insecure-registry", "a:1", "--insecure-registry", "b", "--skip-tls-verify", "--skip-tls-verify-registry=c", "--push-retry", "3", "--skip-push-permission-check"},
+			want: func(r *build.Request) {
+				r.Registry.Insecure, r.Registry.InsecurePull, r.Registry.InsecureRegistries = true, true, []string{"a:1", "b"}
+				r.Registry.SkipTLSVerify, r.Registry.SkipTLSVerifyPull, r.Registry.SkipTLSVerifyRegistries = true, true, []string{"c"}
+				r.Outputs.PushRetries, r.Outputs.SkipPushPermissionCheck = 3, true
+			},
+		},
+		{
+			name: "old spellings", args: []string{"--tarPath", "x.tar", "--customPlatform=linux/arm64", "--snapshotMode=redo"},
+			want: func(r *build.Request) { r.Outputs.TarPath, r.Platforms = "x.tar", []string{"linux/arm64"} },
+		},
+		{
+			name: "habits of docker", args: []string{"--no-cache", "--add-host", "db:10.0.0.1", "--add-host=six:[::1]", "--shm-size=64m", "--file", "D", "--platform=linux/amd64", "."},
+			want: func(r *build.Request) {
+				r.NoCache, r.ShmSizeBytes, r.Dockerfile, r.Platforms, r.Context = true, 64<<20, "D", []string{"linux/amd64"}, "."
+				r.ExtraHosts = []build.KeyValue{{Key: "db", Value: "10.0.0.1"}, {Key: "six", Value: "::1"}}
+			},
+		},
+		{
+			name: "flags without effect", args: []string{
+				"--force", "--cleanup", "--snapshot-mode=time", "--use-new-run=true", "--compressed-caching=false", "--skip-unused-stages",
+				"--ignore-var-run=false", "--cache=false", "--cache-repo=r", "--cache-ttl=1h", "--cache-copy-layers", "--git", "branch=x",
+				"--single-snapshot=false", "--image-format=", "--reproducible=0", "--image-fs-extract-retry", "5",
+			},
+		},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			t.Parallel()
+			got, _, err := parse(t, test.environ, append([]string{"--no-push"}, test.args...))
+			if err != nil {
+				t.Fatal(err)
+			}
+			if diff := cmp.Diff(defaults(test.want), got); diff != "" {
+				t.Errorf("request (-want +got):\n%s", diff)
+			}
+		})
+	}
+}
+
+func TestOutputsNeedAPlace(t *testing.T) {
+	t.Parallel()
+	for _, test := range []struct {
+		args   []string
+		noPush bool
+		err    string
+	}{
+		{args: nil, err: "you must provide --destination, or use --no-push"},
+		{args: []string{"--tar-path=x"}, noPush: true},
+		{args: []string{"--oci-layout-path=x"}, noPush: true},
+		{args: []string{"--dryrun"}},
+		{args: []string{"--image-name-with-digest-file=f", "--no-push"}, noPush: true, err: "you must provide --destination if setting --image-name-with-digest-file or --image-name-tag-with-digest-file"},
+	} {
+		got, _, err := parse(t, nil, test.args)
+		text := ""
+		if err != nil {
+			text = err.Error()
+		}
+		if text != test.err || got.Outputs.NoPush != test.noPush {
+			t.Errorf("%q: no push %v, error %q; want %v, %q", test.args, got.Outputs.NoPush, text, test.noPush, test.err)
+		}
+	}
+}
+
+func TestRefused(t *testing.T) {
+	t.Parallel()
+	for _, test := range []struct {
+		environ, args []string
+		want          string
+	}{
+		{args: []string{"--cache"}, want: "--cache is not supported yet"},
+		{args: []string{"--cache=1"}, want: "--cache is not supported yet"},
+		{args: []string{"--registry-mirror=m"}, want: "--registry-mirror is not supported yet"},
+		{args: []string{"--registry-map=a=b;c=d"}, want: "--registry-map is not supported yet"},
+		{args: []string{"--registry-map=a"}, want: `invalid argument "a" for "--registry-map" flag: expected key=value, got "a"`},
+		{args: []string{"--secret=id=x"}, want: "--secret is not supported yet"},
+		{args: []string{"--target=a,b"}, want: "more than one --target is not supported yet"},
+		{args: []string{"--snapshot-mode=fast"}, want: `invalid argument "fast" for "--snapshot-mode" flag: must be one of full, redo, time`},
+		{args: []string{"--image-format=tar"}, want: `invalid argument "tar" for "--image-format" flag: must be one of docker, oci`},
+		{args: []string{"--insecure=maybe"}, want: `invalid argument "maybe" for "--insecure" flag: strconv.ParseBool: parsing "maybe": invalid syntax`},
+		{args: []string{"--push-retry=x"}, want: `invalid argument "x" for "--push-retry" flag: strconv.ParseInt: parsing "x": invalid syntax`},
+		{args: []string{"--push-retry=-1"}, want: "--push-retry must not be negative"},
+		{args: []string{"--cache-ttl=1"}, want: `invalid argument "1" for "--cache-ttl" flag: time: missing unit in duration "1"`},
+		{args: []string{"--add-host=x"}, want: `--add-host "x" is not NAME:ADDRESS`},
+		{args: []string{"--shm-size=big"}, want: `--shm-size: "big" is not a size`},
+		{args: []string{"-c", "/a", "/b"}, want: "the context is given twice: --context /a and /b"},
+		{environ: []string{"KANIKO_REGISTRY_MIRROR=m"}, want: "the environment variable KANIKO_REGISTRY_MIRROR is not supported yet"},
+		{environ: []string{"KANIKO_NO_PUSH=maybe"}, want: `KANIKO_NO_PUSH="maybe" is not a bool`},
+	} {
+		_, _, err := parse(t, test.environ, append([]string{"--no-push"}, test.args...))
+		if err == nil || err.Error() != test.want {
+			t.Errorf("%q: error %v, want %q", test.args, err, test.want)
+		}
+	}
+}
+
+func TestSizes(t *testing.T) {
+	t.Parallel()
+	for text, want := range map[string]int64{"": 0, "5": 5, "5b": 5, "1k": 1 << 10, "2KB": 2 << 10, "64m": 64 << 20, "1G": 1 << 30} {
+		if got, err := sizeBytes(text); err != nil || got != want {
+			t.Errorf("sizeBytes(%q) = %d, %v; want %d", text, got, err, want)
+		}
+	}
+	for _, text := range []string{"-1", "k", "1kk", "99999999999g"} {
+		if got, err := sizeBytes(text); err == nil {
+			t.Errorf("sizeBytes(%q) = %d, want an error", text, got)
+		}
+	}
+}
