@@ -48,5 +48,8 @@ type IndexEntry struct {
 
 // Content reads the bytes of the regular file e, which must be an entry of im.Index and no Hardlink.
 func (im *Image) Content(e *IndexEntry) io.Reader {
+	if im.File == nil && im.absent != nil {
+		return im.absent.content(e)
+	}
 	return io.NewSectionReader(im.File, e.Offset, e.Size)
 }
