@@ -451,8 +451,11 @@ func TestBadImages(t *testing.T) {
 			want:  `layer 1: its media type "application/vnd.oci.image.layer.v1.tar+gzip+encrypted" is not supported`,
 		},
 		"layer size": {
-			spoil: func(m *ocispec.Manifest) any { m.Layers[0].Size, m.Layers[0].Digest = -1, digest.FromString("x"); return m },
-			want:  "decode manifest: descriptor " + digest.FromString("x").String() + " has a negative size",
+			spoil: func(m *ocispec.Manifest) any {
+				m.Layers[0].Size, m.Layers[0].Digest = -1, digest.FromString("x")
+				return m
+			},
+			want: "decode manifest: descriptor " + digest.FromString("x").String() + " has a negative size",
 		},
 		"layer empty": {
 			spoil: func(m *ocispec.Manifest) any { m.Layers[0].Size = 0; return m },

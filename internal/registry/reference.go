@@ -51,8 +51,12 @@ func familiar(s string) string {
 }
 
 // canonicalHost maps the names of Docker Hub to the one that go-containerregistry uses, and all to lower case.
+// A scheme, which some put before hosts in options, is dropped.
 func canonicalHost(h string) string {
 	h = strings.ToLower(strings.TrimSuffix(h, "/"))
+	if _, rest, ok := strings.Cut(h, "://"); ok {
+		h = rest
+	}
 	switch h {
 	case "docker.io", "registry-1.docker.io", "registry.hub.docker.com":
 		return name.DefaultRegistry

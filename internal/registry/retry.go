@@ -64,6 +64,7 @@ func freshBody(req *http.Request) (*http.Request, error) {
 	if err != nil {
 		return nil, err
 	}
+	_ = req.Body.Close() // net/http opens one of its own after a redirect
 	fresh := req.Clone(req.Context())
 	fresh.Body = body
 	return fresh, nil

@@ -92,17 +92,16 @@ func (s *session) name() string {
 	return s.source
 }
 
-// exhausted is the error when no source is left: the first refusal and what kept sources from answering.
+// exhausted is the error when no source is left: the first refusal, and what kept sources from answering.
 func (r *Repository) exhausted(first error) error {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	errs := []error{first}
 	for _, s := range r.sessions {
 		if s != nil && s.note != nil {
-			errs = append(errs, fmt.Errorf("%s: %w", s.source, s.note))
+			first = fmt.Errorf("%w; no credentials from %s: %w", first, s.source, s.note)
 		}
 	}
-	return errors.Join(errs...)
+	return first
 }
 
 // used lists the sources that gave credentials.

@@ -2,10 +2,14 @@ package registry_test
 
 import (
 	"context"
+	"io"
 	"net"
 	"net/http"
+	"net/http/httptest"
+	"strings"
 	"testing"
 
+	"github.com/google/go-cmp/cmp"
 	"github.com/opencontainers/go-digest"
 
 	"hako/internal/registry"
@@ -75,14 +79,15 @@ func TestPlainHTTP(t *testing.T) {
 		access registry.Access
 		ok     bool
 	}{
-		"not allowed":   {set: func(*registry.Options) {}, access: registry.Pull},
-		"push":          {set: func(o *registry.Options) { o.Insecure = true }, access: registry.Push, ok: true},
-		"push, pull":    {set: func(o *registry.Options) { o.Insecure = true }, access: registry.Pull},
-		"pull":          {set: func(o *registry.Options) { o.InsecurePull = true }, access: registry.Pull, ok: true},
-		"pull, push":    {set: func(o *registry.Options) { o.InsecurePull = true }, access: registry.Push},
-		"host":          {set: func(o *registry.Options) { o.InsecureRegistries = []string{"Registry.test"} }, access: registry.Push, ok: true},
-		"host, pull":    {set: func(o *registry.Options) { o.InsecureRegistries = []string{"registry.test"} }, access: registry.Pull, ok: true},
-		"host and port": {set: func(o *registry.Options) { o.InsecureRegistries = []string{"registry.test:80"} }, access: registry.Pull},
+		"not allowed":     {set: func(*registry.Options) {}, access: registry.Pull},
+		"push":            {set: func(o *registry.Options) { o.Insecure = true }, access: registry.Push, ok: true},
+		"push, pull":      {set: func(o *registry.Options) { o.Insecure = true }, access: registry.Pull},
+		"pull":            {set: func(o *registry.Options) { o.InsecurePull = true }, access: registry.Pull, ok: true},
+		"pull, push":      {set: func(o *registry.Options) { o.InsecurePull = true }, access: registry.Push},
+		"host":            {set: func(o *registry.Options) { o.InsecureRegistries = []string{"Registry.test"} }, access: registry.Push, ok: true},
+		"host, pull":      {set: func(o *registry.Options) { o.InsecureRegistries = []string{"registry.test"} }, access: registry.Pull, ok: true},
+		"host and scheme": {set: func(o *registry.Options) { o.InsecureRegistries = []string{"http://registry.test/"} }, access: registry.Pull, ok: true},
+		"host and port":   {set: func(o *registry.Options) { o.InsecureRegistries = []string{"registry.test:80"} }, access: registry.Pull},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -144,4 +149,38 @@ func TestUnreachable(t *testing.T) {
 	wantError(t, err, host,
 		"fetch the manifest of HOST/a:1: Get https://HOST/v2/: dial tcp HOST: connect: connection refused",
 		"Check that HOST is a registry and can be reached from here (port, proxy, firewall).")
+}
+
+func TestPutURL(t *testing.T) {
+	t.Parallel()
+	got := make(chan string, 1)
+	server := httptest.NewTLSServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		body, err := io.ReadAll(r.Body)
+		if err != nil || r.URL.Path == "/refuse" {
+			w.WriteHeader(http.StatusForbidden)
+			return
+		}
+		got <- r.Method + " " + r.URL.Path + " " + r.Header.Get("Content-Type") + " " + string(body)
+	}))
+	t.Cleanup(server.Close)
+	o := quick()
+	o.Transport = server.Client().Transport
+	c, err := registry.New(o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := c.PutURL(t.Context(), server.URL+"/digest?token=x", "text/plain", []byte("sha256:1")); err != nil {
+		t.Fatal(err)
+	}
+	if diff := cmp.Diff("PUT /digest text/plain sha256:1", <-got); diff != "" {
+		t.Error(diff)
+	}
+	err = c.PutURL(t.Context(), server.URL+"/refuse?token=x", "text/plain", []byte("sha256:1"))
+	want := "put a file: PUT " + server.URL + "/refuse?token=REDACTED: 403 Forbidden"
+	if err == nil || err.Error() != want {
+		t.Errorf("got  %v\nwant %s", err, want)
+	}
+	if err := c.PutURL(t.Context(), "http://u:secret@h/x", "text/plain", nil); err == nil || strings.Contains(err.Error(), "secret") {
+		t.Error(err)
+	}
 }

@@ -17,8 +17,8 @@ const (
 	dialTimeout      = 30 * time.Second
 	handshakeTimeout = 30 * time.Second
 	maxHeaderBytes   = 1 << 20
-	// commitFactor times the idle timeout is how long a registry may think after a request with a body:
-	// some hash the whole blob before they answer.
+	// commitFactor times the idle timeout is how long a registry may think about a request that changes something:
+	// some hash the whole blob, or copy it, before they answer.
 	commitFactor = 10
 )
 
@@ -111,7 +111,7 @@ func (g *guard) RoundTrip(req *http.Request) (*http.Response, error) {
 	if req.Body != nil && req.Body != http.NoBody {
 		req.Body = &guardedRequest{ReadCloser: req.Body, w: w, idle: g.idle}
 	}
-	w.start(g.idle)
+	w.start(g.patience(req.Method))
 	resp, err := g.inner.RoundTrip(req)
 	w.finishHeaders()
 	if err != nil {
@@ -121,6 +121,14 @@ func (g *guard) RoundTrip(req *http.Request) (*http.Response, error) {
 	}
 	resp.Body = &guardedResponse{ReadCloser: resp.Body, ctx: ctx, w: w, idle: g.idle}
 	return resp, nil
+}
+
+// patience is how long the answer to a request without a body may take to begin.
+func (g *guard) patience(method string) time.Duration {
+	if method == http.MethodGet || method == http.MethodHead {
+		return g.idle
+	}
+	return commitFactor * g.idle
 }
 
 // idleCause is the watchdog's error if it ended the context, else err.
