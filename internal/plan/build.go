@@ -229,11 +229,20 @@ func (b *builder) globalArg(kv instructions.KeyValuePairOptional, given map[stri
 	return &res.Result, nil
 }
 
-// expand replaces the variables in word.
-func (b *builder) expand(word string, env *variables) (shell.ProcessWordResult, error) {
-	res, err := b.lex.ProcessWordWithMatches(word, metered{env, b.budget})
+// expand replaces the variables in text.
+func (b *builder) expand(text string, env *variables) (shell.ProcessWordResult, error) {
+	return b.expandWith(b.lex, text, env)
+}
+
+// expandWith is expand with a lexer of the caller's.
+func (b *builder) expandWith(lex *shell.Lex, text string, env *variables) (shell.ProcessWordResult, error) {
+	w := newWord(env)
+	res, err := lex.ProcessWordWithMatches(text, w)
 	if err == nil {
-		err = b.budget.spend(0)
+		err = w.err()
+	}
+	if err == nil {
+		err = b.budget.spend(len(res.Result))
 	}
 	return res, err
 }

@@ -179,7 +179,11 @@ func resolvePath(cur, dir string) string {
 func (p *planner) expose(c *instructions.ExposeCommand) error {
 	var words []string
 	for _, w := range c.Ports {
-		more, err := p.lex.ProcessWords(w, metered{p.vars, p.budget})
+		env := newWord(p.vars)
+		more, err := p.lex.ProcessWords(w, env)
+		if err == nil {
+			err = env.err()
+		}
 		if err != nil {
 			return err
 		}

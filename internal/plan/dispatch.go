@@ -80,6 +80,9 @@ func (b *builder) begin(s *stage) error {
 		target := b.target
 		s.platform, *c = &target, image.Empty(target)
 	}
+	if err := b.budget.spend(128*len(c.History) + 64*(len(c.Config.Env)+len(c.Config.Labels)+len(c.Config.ExposedPorts)+len(s.args))); err != nil {
+		return b.located(err, s.at) // about what the copies cost
+	}
 	c.Config.OnBuild = nil
 	c.RootFS = ocispec.RootFS{Type: "layers"}
 	s.out.Platform = image.Normalize(*s.platform)
@@ -125,10 +128,7 @@ func (p *planner) word(lex *shell.Lex, word string) (string, error) {
 	if !strings.ContainsAny(word, "$'\"\\`") {
 		return word, nil
 	}
-	res, err := lex.ProcessWordWithMatches(word, metered{p.vars, p.budget})
-	if err == nil {
-		err = p.budget.spend(len(word))
-	}
+	res, err := p.expandWith(lex, word, p.vars)
 	p.lintUndefined(res.Unmatched)
 	return res.Result, err
 }

@@ -86,14 +86,18 @@ func lastOfEach(list []string) []string {
 	return out
 }
 
-var errBudget = errors.New("the Dockerfile's variables grow beyond 256 MiB")
+var (
+	errBudget = errors.New("the plan of this Dockerfile grows beyond 256 MiB")
+	errWord   = errors.New("the variables of one word grow beyond 1 MiB")
+)
 
-// budget bounds the memory that a small hostile Dockerfile can ask for by doubling a variable again and again.
+// budget bounds the memory that a small hostile Dockerfile can ask for, by using a variable again and again,
+// by a tower of stages that each repeat what those below have, and so on.
 type budget struct{ left int }
 
 func newBudget() *budget { return &budget{left: 256 << 20} } // 256 MiB
 
-// spend returns errBudget once more than the budget has been spent.
+// spend returns errBudget once more than the budget has been spent, in bytes.
 func (b *budget) spend(n int) error {
 	b.left -= n
 	if b.left < 0 {
@@ -102,17 +106,27 @@ func (b *budget) spend(n int) error {
 	return nil
 }
 
-// metered are variables whose values count against a budget when they are read. Beyond it they read as empty.
-type metered struct {
+// word is what the lexer sees while it expands one word: variables, up to 1 MiB of their values. Beyond it they read as empty.
+type word struct {
 	*variables
-	budget *budget
+	left int
 }
 
+func newWord(v *variables) *word { return &word{variables: v, left: 1 << 20} } // 1 MiB; Linux allows 128 KiB in one variable
+
 // Get returns the value of key and whether it is set.
-func (m metered) Get(key string) (string, bool) {
-	s, ok := m.variables.Get(key)
-	if m.budget.spend(len(s)) != nil {
+func (w *word) Get(key string) (string, bool) {
+	s, ok := w.variables.Get(key)
+	if w.left -= len(s); w.left < 0 {
 		return "", ok
 	}
 	return s, ok
+}
+
+// err is errWord if the word was too long.
+func (w *word) err() error {
+	if w.left < 0 {
+		return errWord
+	}
+	return nil
 }

@@ -18,7 +18,8 @@ func (p *planner) ports(words []string) ([]string, error) {
 		if err != nil {
 			return nil, fmt.Errorf("EXPOSE %s: %w", w, err)
 		}
-		if err := p.budget.spend(16 * len(ports)); err != nil {
+		// A port is in a map, in the history and here.
+		if err := p.budget.spend(256 * len(ports)); err != nil {
 			return nil, err
 		}
 		out = append(out, ports...)

@@ -219,6 +219,11 @@ func (b *builder) findSource(cp *instructions.CopyCommand) (*stage, error) {
 	if s, ok := b.byName[strings.ToLower(cp.From)]; ok {
 		return s, nil
 	}
+	for _, s := range b.stages[len(b.numbers):] {
+		if s.baseName == cp.From {
+			return s, nil
+		}
+	}
 	s := &stage{kind: aliasOfImage, baseName: cp.From, at: cp.Location(), out: &Stage{Index: len(b.stages), Span: b.file.Span(cp.Location())}}
 	if cp.From == scratch {
 		s.kind, s.out.Name = aliasOfScratch, scratch
