@@ -39,9 +39,16 @@ type world struct {
 	client *registry.Client
 	blobs  *blob.Store
 	source *imagesource.Source
+	// keeps says whether fetched blobs are stored: not if the work directory is memory.
+	keeps bool
 }
 
 func newWorld(t *testing.T) *world {
+	t.Helper()
+	return newWorldIn(t, workdir.Options{Explicit: t.TempDir()})
+}
+
+func newWorldIn(t *testing.T, place workdir.Options) *world {
 	t.Helper()
 	w := &world{reg: registrytest.New()}
 	w.host = w.reg.Start(t)
@@ -49,10 +56,11 @@ func newWorld(t *testing.T) *world {
 	if w.client, err = registry.New(registry.Options{RetryDelay: time.Millisecond}); err != nil {
 		t.Fatal(err)
 	}
-	dir, err := workdir.Open(workdir.Options{Explicit: t.TempDir()})
+	dir, err := workdir.Open(place)
 	if err != nil {
 		t.Fatal(err)
 	}
+	w.keeps = !dir.Report().InMemory
 	if w.blobs, err = blob.New(dir); err != nil {
 		t.Fatal(err)
 	}
@@ -236,8 +244,8 @@ func TestFormats(t *testing.T) {
 			if got := content(t, im); got != "hello" {
 				t.Errorf("content %q", got)
 			}
-			if !w.blobs.Has(layers[0].Digest) {
-				t.Error("the blob was not kept")
+			if got := w.blobs.Has(layers[0].Digest); got != w.keeps {
+				t.Errorf("kept: %v", got)
 			}
 			if strings.Contains(layers[0].MediaType, "foreign") || strings.Contains(layers[0].MediaType, "nondist") {
 				t.Errorf("media type %s", layers[0].MediaType)
@@ -267,6 +275,9 @@ func TestEverythingIsFetchedOnce(t *testing.T) {
 				t.Error(err)
 				return
 			}
+			if !w.keeps {
+				return
+			}
 			rc, err := layers[0].Blob(t.Context())
 			if err != nil {
 				t.Error(err)
@@ -284,6 +295,41 @@ func TestEverythingIsFetchedOnce(t *testing.T) {
 	}
 	if got := w.reg.Count("GET", "/blobs/"); got != 2 { // config and layer
 		t.Errorf("%d requests for blobs", got)
+	}
+}
+
+// TestInMemory: without a disk, layers live in memory, but blobs are not kept there as well.
+func TestInMemory(t *testing.T) {
+	t.Parallel()
+	w := newWorldIn(t, workdir.Options{})
+	f := dockerFormat()
+	m := w.manifest(t, f, platform("linux/amd64"), "hello")
+	w.put(t, "1", f.manifest, m)
+	ref, err := w.source.Resolve(t.Context(), w.host+"/base:1", platform("linux/amd64"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	layers, err := w.source.Layers(t.Context(), ref)
+	if err != nil {
+		t.Fatal(err)
+	}
+	im, err := layers[0].Open(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got := content(t, im); got != "hello" {
+		t.Errorf("content %q", got)
+	}
+	rc, err := layers[0].Blob(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer rc.Close()
+	if data, err := io.ReadAll(rc); err != nil || digest.FromBytes(data) != m.Layers[0].Digest {
+		t.Errorf("%d bytes, %v", len(data), err)
+	}
+	if w.keeps || w.blobs.Has(m.Layers[0].Digest) {
+		t.Error("the blob is kept in memory")
 	}
 }
 
