@@ -26,8 +26,9 @@ var (
 	errRoot     = errors.New("the root must be a directory")
 )
 
-// check accepts e, or says what is wrong with it.
+// check accepts e, whose meaningless fields it clears, or says what is wrong with it.
 func (o *orderCheck) check(e *tree.Entry) error {
+	canonical(e)
 	if err := o.checkPath(e); err != nil {
 		return fmt.Errorf("change %q: %w", shorten(e.Path), err)
 	}
@@ -48,6 +49,26 @@ func (o *orderCheck) check(e *tree.Entry) error {
 		o.files[e.Path] = struct{}{}
 	}
 	return nil
+}
+
+// canonical clears what an entry of its kind does not have, so that equal files give equal entries.
+func canonical(e *tree.Entry) {
+	if e.Kind == tree.Whiteout {
+		*e = tree.Entry{Path: e.Path, Kind: e.Kind, ModTime: e.ModTime}
+		return
+	}
+	if e.Kind != tree.CharDevice && e.Kind != tree.BlockDevice {
+		e.Major, e.Minor = 0, 0
+	}
+	if e.Kind != tree.Symlink && e.Kind != tree.Hardlink {
+		e.Linkname = ""
+	}
+	if e.Kind == tree.Symlink {
+		e.Mode = 0o777
+	}
+	if e.Xattrs = imageXattrs(e); len(e.Xattrs) == 0 {
+		e.Xattrs = nil
+	}
 }
 
 func (o *orderCheck) checkPath(e *tree.Entry) error {
