@@ -204,6 +204,6 @@ func (o *Output) pushManifests(ctx context.Context, tag name.Tag, r *Result) err
 	if err := to.PutManifest(ctx, tag.TagStr(), d.MediaType, data); err != nil {
 		return err
 	}
-	o.events.Emit(event.Info{Message: "pushed " + registry.FullName(tag) + "@" + d.Digest.String()})
+	o.events.Emit(event.Debug{Message: "pushed " + registry.FullName(tag) + "@" + d.Digest.String()})
 	return nil
 }

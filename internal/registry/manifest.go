@@ -24,7 +24,6 @@ const (
 	DockerSchema1      = "application/vnd.docker.distribution.manifest.v1+json"
 	DockerSchema1JWS   = "application/vnd.docker.distribution.manifest.v1+prettyjws"
 	DockerConfig       = "application/vnd.docker.container.image.v1+json"
-	DockerLayer        = "application/vnd.docker.image.rootfs.diff.tar.gzip"
 	DockerForeignLayer = "application/vnd.docker.image.rootfs.foreign.diff.tar.gzip"
 )
 

@@ -285,15 +285,15 @@ func TestHostileManifests(t *testing.T) {
 		id    string
 		want  string
 	}{
-		"endless":      {registrytest.Fault{Endless: true}, "v1", "read the manifest: the registry's answer is too large"},
-		"huge":         {registrytest.Fault{Status: 200, Body: strings.Repeat(" ", 5<<20)}, "v1", "read the manifest: the registry's answer is too large"},
-		"other digest": {registrytest.Fault{Status: 200, Body: "{}"}, other, "the registry sent a manifest with digest " + digest.FromString("{}").String() + " instead"},
+		"endless":      {registrytest.Fault{Path: "/manifests/", Endless: true}, "v1", "read the manifest: the registry's answer is too large"},
+		"all endless":  {registrytest.Fault{Endless: true}, "v1", "read the manifest: the registry's answer is too large"},
+		"huge":         {registrytest.Fault{Path: "/manifests/", Status: 200, Body: strings.Repeat(" ", 5<<20)}, "v1", "read the manifest: the registry's answer is too large"},
+		"other digest": {registrytest.Fault{Path: "/manifests/", Status: 200, Body: "{}"}, other, "the registry sent a manifest with digest " + digest.FromString("{}").String() + " instead"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			reg := registrytest.New()
 			host := reg.Start(t)
-			c.fault.Path = "/manifests/"
 			reg.Inject(c.fault)
 			_, err := open(t, quick(), host+"/a/b", registry.Pull).Manifest(t.Context(), c.id)
 			var e *diag.Error

@@ -7,6 +7,7 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"strings"
 	"sync"
 	"time"
 
@@ -108,9 +109,7 @@ func (g *guard) RoundTrip(req *http.Request) (*http.Response, error) {
 	w := &watchdog{cancel: cancel}
 	req = req.Clone(ctx)
 	req.Header.Set("User-Agent", g.userAgent)
-	if req.Body != nil && req.Body != http.NoBody {
-		req.Body = &guardedRequest{ReadCloser: req.Body, w: w, idle: g.idle}
-	}
+	g.watchBody(req, w)
 	w.start(g.patience(req.Method))
 	resp, err := g.inner.RoundTrip(req)
 	w.finishHeaders()
@@ -119,8 +118,36 @@ func (g *guard) RoundTrip(req *http.Request) (*http.Response, error) {
 		cancel(nil)
 		return nil, err
 	}
+	if strings.HasSuffix(req.URL.Path, "/v2/") {
+		// go-containerregistry reads the answer to its first request to the end, whatever that is.
+		resp.Body = limitedBody{io.LimitReader(resp.Body, errorBodyLimit), resp.Body}
+	}
 	resp.Body = &guardedResponse{ReadCloser: resp.Body, ctx: ctx, w: w, idle: g.idle}
 	return resp, nil
+}
+
+type limitedBody struct {
+	io.Reader
+	io.Closer
+}
+
+// watchBody puts the clock into the request's body, also when net/http opens it again on a new connection.
+func (g *guard) watchBody(req *http.Request, w *watchdog) {
+	if req.Body == nil || req.Body == http.NoBody {
+		return
+	}
+	req.Body = &guardedRequest{ReadCloser: req.Body, w: w, idle: g.idle}
+	reopen := req.GetBody
+	if reopen == nil {
+		return
+	}
+	req.GetBody = func() (io.ReadCloser, error) {
+		body, err := reopen()
+		if err != nil {
+			return nil, err
+		}
+		return &guardedRequest{ReadCloser: body, w: w, idle: g.idle}, nil
+	}
 }
 
 // patience is how long the answer to a request without a body may take to begin.
