@@ -1,9 +1,11 @@
 package plan
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"maps"
+	"math"
 	"slices"
 	"strconv"
 	"strings"
@@ -53,11 +55,35 @@ func Build(ctx context.Context, file *dockerfile.File, opts Options, resolver Re
 		}
 	}
 	b.finish(target)
-	if err := b.lint.Error(); err != nil {
-		return nil, &diag.Error{What: "check: " + err.Error(), Span: b.firstWarning(), Hint: "The Dockerfile says that warnings are errors (check=error=true)."}
+	if err := b.checkErrors(); err != nil {
+		return nil, err
 	}
-	g.Warnings = b.warnings
+	g.Warnings = b.sortedWarnings()
 	return g, nil
+}
+
+// checkErrors is an error if there were warnings and the user wants them to be errors.
+func (b *builder) checkErrors() error {
+	if !b.lint.ReturnAsError || len(*b.lint.CalledRules) == 0 {
+		return nil
+	}
+	rules := slices.Compact(slices.Sorted(slices.Values(*b.lint.CalledRules)))
+	return &diag.Error{
+		What: "check: the Dockerfile breaks the rules " + strings.Join(rules, ", "), Span: b.sortedWarnings()[0].Span,
+		Hint: "It is an error because of check=error=true.",
+	}
+}
+
+// sortedWarnings are the warnings by line; those without a place come last.
+func (b *builder) sortedWarnings() []Warning {
+	line := func(w Warning) int {
+		if w.Span.Start == 0 {
+			return math.MaxInt
+		}
+		return w.Span.Start
+	}
+	slices.SortStableFunc(b.warnings, func(x, y Warning) int { return cmp.Compare(line(x), line(y)) })
+	return b.warnings
 }
 
 // builder holds what is common to all stages while one graph is made. One goroutine uses it.
@@ -87,13 +113,13 @@ type builder struct {
 func newBuilder(file *dockerfile.File, opts Options, resolver Resolver) (*builder, error) {
 	b := &builder{
 		file: file, opts: opts, resolver: resolver, lex: file.Lex(), budget: newBudget(),
-		target: opts.Platform, build: opts.BuildPlatform, secret: newSecretNames(),
+		target: image.Normalize(opts.Platform), build: image.Normalize(opts.BuildPlatform), secret: newSecretNames(),
 		globalArgs: map[string]bool{}, declared: map[string]bool{}, byName: map[string]*stage{}, images: map[imageKey]*ImageRef{},
 	}
-	if b.build.OS == "" {
+	if opts.BuildPlatform.OS == "" {
 		b.build = image.Default()
 	}
-	if b.target.OS == "" {
+	if opts.Platform.OS == "" {
 		b.target, b.implicit = b.build, true
 	}
 	if err := image.Supported(b.target); err != nil {
@@ -127,13 +153,6 @@ func (b *builder) readEpoch() error {
 
 func (b *builder) warn(rule, message string, at diag.Span) {
 	b.warnings = append(b.warnings, Warning{Message: rule + ": " + message, Span: at})
-}
-
-func (b *builder) firstWarning() diag.Span {
-	if len(b.warnings) == 0 {
-		return diag.Span{File: b.file.Name}
-	}
-	return b.warnings[0].Span
 }
 
 // parse makes the stages out of the file, with FROM and the ARGs before it expanded.
