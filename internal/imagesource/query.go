@@ -183,7 +183,12 @@ func (q *query) load(ctx context.Context, m *registry.Manifest, doc *document) (
 
 // isImage says whether an entry of an index can be an image.
 func isImage(d ocispec.Descriptor) bool {
-	if d.ArtifactType != "" || d.Annotations["vnd.docker.reference.type"] != "" { // BuildKit: attestations
+	if d.Annotations["vnd.docker.reference.type"] != "" { // BuildKit: attestations
+		return false
+	}
+	// The type of an artifact is that of its configuration where nothing else is said (OCI image-spec, descriptor.md),
+	// so an index may say it of images, too.
+	if t := d.ArtifactType; t != "" && t != ocispec.MediaTypeImageConfig && t != registry.DockerConfig {
 		return false
 	}
 	if p := d.Platform; p != nil && p.OS == "unknown" {
