@@ -10,7 +10,6 @@ import (
 	"maps"
 	"slices"
 	"strings"
-	"time"
 
 	"hako/internal/diag"
 	"hako/internal/layer"
@@ -91,8 +90,8 @@ func (w *writer) child(n *node, p string) error {
 	if w.ctx.Err() != nil {
 		return context.Cause(w.ctx)
 	}
-	if n != nil && n.lower && !n.isDir() && len(n.names) < 2 {
-		return nil
+	if n != nil && n.lower && !n.touched && !n.isDir() && len(n.names) < 2 {
+		return nil // looked up only
 	}
 	lower, err := w.lower(p)
 	if err != nil {
@@ -102,7 +101,7 @@ func (w *writer) child(n *node, p string) error {
 	case n == nil && lower == nil:
 		return nil
 	case n == nil:
-		return w.write(tree.Entry{Path: p, Kind: tree.Whiteout, ModTime: time.Unix(0, 0)}, nil)
+		return w.write(tree.Entry{Path: p, Kind: tree.Whiteout}, nil)
 	case n.isDir():
 		e := n.entry
 		e.Path, e.Linkname = p, ""
@@ -170,25 +169,23 @@ func (w *writer) pass(e tree.Entry, content io.Reader) error {
 	return w.emit(e, content)
 }
 
-// file writes a file that is not below's, or one of below's that has got a further name.
+// file writes a file that is not below's, or one of below's that has got a further name. A name that is equal to the
+// one below does not come, so that the first name that does has the data.
 func (w *writer) file(n *node, p string, lower *tree.Entry) error {
 	e := plainEntry(n.entry)
 	e.Path = p
+	if lower != nil {
+		same, err := w.same(n, &e, lower)
+		if err != nil || same {
+			return err
+		}
+	}
 	if len(n.names) > 1 {
 		if first, ok := w.written[n.inode]; ok {
 			e.Kind, e.Linkname, e.Size = tree.Hardlink, first, 0
 			return w.write(e, nil)
 		}
-		same, err := w.sameLinks(n)
-		if err != nil || same {
-			return err
-		}
 		w.written[n.inode] = p
-	} else if lower != nil {
-		same, err := w.same(n, &e, lower)
-		if err != nil || same {
-			return err
-		}
 	}
 	if e.Kind != tree.Regular {
 		return w.write(e, nil)
@@ -221,28 +218,6 @@ func (w *writer) contentError(p string, err error) error {
 	return e
 }
 
-// sameLinks tells whether all names of a file are what they were below: equal, and names of one file.
-func (w *writer) sameLinks(n *node) (bool, error) {
-	inode := uint64(0)
-	for _, name := range n.names {
-		p := name.path()
-		lower, err := w.lower(p)
-		if err != nil {
-			return false, err
-		}
-		if lower == nil || lower.Links < 2 || inode != 0 && lower.Inode != inode {
-			return false, nil
-		}
-		inode = lower.Inode
-		e := plainEntry(n.entry)
-		e.Path = p
-		if same, err := w.same(n, &e, lower); err != nil || !same {
-			return false, err
-		}
-	}
-	return true, nil
-}
-
 // same tells whether the file e is equal to lower. Content is read only if everything else is equal.
 func (w *writer) same(n *node, e, lower *tree.Entry) (bool, error) {
 	if e.Kind != lower.Kind || !sameMeta(e, lower) || e.Size != lower.Size || e.Linkname != lower.Linkname ||
@@ -268,5 +243,5 @@ func sameDirectory(e, lower *tree.Entry) bool {
 }
 
 func sameMeta(a, b *tree.Entry) bool {
-	return a.Mode == b.Mode && a.UID == b.UID && a.GID == b.GID && maps.Equal(a.Xattrs, b.Xattrs)
+	return (a.Mode == b.Mode || a.Kind == tree.Symlink) && a.UID == b.UID && a.GID == b.GID && maps.Equal(a.Xattrs, b.Xattrs)
 }

@@ -302,8 +302,10 @@ func TestCopyUnchanged(t *testing.T) {
 	}, {
 		name: "equal hard links", from: "d/a @7 = x \n d/b => d/a", below: "d/a @7 = x \n d/b => d/a", paths: "d", dest: "/d", want: "",
 	}, {
-		name: "files become hard links", from: "d/a @7 = x \n d/b => d/a", below: "d/a @7 = x \n d/b @7 = x", paths: "d", dest: "/d",
-		want: "d/ 0755 0:0 @0 \n d/a 0644 0:0 @7 = x \n d/b => d/a",
+		name: "equal files become hard links", from: "d/a @7 = x \n d/b => d/a", below: "d/a @7 = x \n d/b @7 = x", paths: "d", dest: "/d", want: "",
+	}, {
+		name: "the first hard link is equal", from: "d/a @7 = x \n d/b => d/a \n d/c => d/a", below: "d/a @7 = x \n d/b @8 = x", paths: "d", dest: "/d",
+		want: "d/ 0755 0:0 @0 \n d/b 0644 0:0 @7 = x \n d/c => d/b",
 	}})
 }
 

@@ -3,7 +3,6 @@ package rootfs
 import (
 	"path"
 	"slices"
-	"time"
 
 	"hako/internal/layer"
 	"hako/internal/tree"
@@ -76,7 +75,7 @@ func (p *patcher) restore() {
 			continue
 		}
 		n := p.merged.find(e.Path)
-		if n.entry == e || e.Path == "." && plain(&n.entry.Entry) {
+		if n.entry.Implied || e.Path == "." && plain(&n.entry.Entry) {
 			continue
 		}
 		p.found[e.Path] = PatchEntry{Entry: n.describe(e.Path), Offset: -1}
@@ -143,7 +142,7 @@ func (p *patcher) hide() {
 			}
 			at := path.Join(e.Path, name)
 			p.found[at] = PatchEntry{
-				Entry:  tree.Entry{Path: at, Kind: tree.Whiteout, ModTime: time.Unix(0, 0)},
+				Entry:  tree.Entry{Path: at, Kind: tree.Whiteout},
 				Offset: -1,
 			}
 		}

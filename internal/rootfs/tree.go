@@ -135,9 +135,9 @@ func (t *Tree) find(path string) *node {
 	if path == "." {
 		return n
 	}
-	for rest := path; rest != ""; {
+	for rest, more := path, true; more; {
 		var name string
-		name, rest, _ = strings.Cut(rest, "/")
+		name, rest, more = strings.Cut(rest, "/")
 		if n.dir == nil {
 			return nil
 		}
