@@ -11,6 +11,7 @@ import (
 	"path/filepath"
 	"sort"
 	"strings"
+	"syscall"
 
 	"github.com/google/go-containerregistry/pkg/authn"
 
@@ -59,7 +60,7 @@ func newKeychain(dirs []string, events event.Sink) (*keychain, error) {
 		seen[path] = true
 		c, err := readDockerConfig(path)
 		switch {
-		case errors.Is(err, fs.ErrNotExist), errors.Is(err, errNotDir):
+		case errors.Is(err, fs.ErrNotExist), errors.Is(err, syscall.ENOTDIR):
 		case errors.Is(err, fs.ErrPermission):
 			events.Emit(event.Debug{Message: "skip " + path + ": " + err.Error()})
 		case err != nil:

@@ -9,7 +9,6 @@ import (
 	"os/exec"
 	"strings"
 	"sync"
-	"syscall"
 	"time"
 
 	"github.com/google/go-containerregistry/pkg/authn"
@@ -25,9 +24,6 @@ const (
 	// (docker/docker-credential-helpers, credentials.NewErrCredentialsNotFound).
 	helperNotFound = "credentials not found in native keychain"
 )
-
-// errNotDir is what opening a file below a file says.
-var errNotDir error = syscall.ENOTDIR
 
 // helperCache runs docker-credential-* programs, each at most once per server.
 type helperCache struct {

@@ -177,7 +177,7 @@ func TestPassingFaultsAreRetried(t *testing.T) {
 			reg := registrytest.New()
 			reg.Inject(f)
 			o := quick()
-			o.IdleTimeout = 300 * time.Millisecond
+			o.IdleTimeout = time.Second // long enough for a busy machine
 			host := reg.Start(t)
 			if err := open(t, o, host+"/a/b", registry.Push).Upload(t.Context(), blobOf(data)); err != nil {
 				t.Fatal(err)
@@ -224,7 +224,7 @@ func TestCutDownloadResumes(t *testing.T) {
 			c.fault.Method, c.fault.Path = "GET", "/blobs/"
 			reg.Inject(c.fault)
 			o := quick()
-			o.IdleTimeout = 300 * time.Millisecond
+			o.IdleTimeout = time.Second // long enough for a busy machine
 			got, err := read(t, open(t, o, host+"/a/b", registry.Pull), descriptorOf(data))
 			if err != nil || !bytes.Equal(got, data) {
 				t.Fatalf("read %d bytes, %v", len(got), err)
