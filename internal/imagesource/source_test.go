@@ -288,14 +288,15 @@ func TestPinnedByDigest(t *testing.T) {
 	}
 }
 
-func TestBadImages(t *testing.T) {
-	t.Parallel()
-	f := ociFormat()
-	for name, c := range map[string]struct {
-		spoil func(m *ocispec.Manifest) any
-		media string
-		want  string
-	}{
+// badImage is an image that must be refused.
+type badImage struct {
+	spoil func(m *ocispec.Manifest) any
+	media string // if it is not the usual one
+	want  string
+}
+
+func badImages() map[string]badImage {
+	return map[string]badImage{
 		"schema 1": {
 			spoil: func(*ocispec.Manifest) any { return map[string]any{"schemaVersion": 1, "fsLayers": []any{}} },
 			media: registry.DockerSchema1JWS,
@@ -345,7 +346,13 @@ func TestBadImages(t *testing.T) {
 			spoil: func(m *ocispec.Manifest) any { m.MediaType = ocispec.MediaTypeImageIndex; return m },
 			want:  `the media type "application/vnd.oci.image.index.v1+json" does not fit the content`,
 		},
-	} {
+	}
+}
+
+func TestBadImages(t *testing.T) {
+	t.Parallel()
+	f := ociFormat()
+	for name, c := range badImages() {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			w := newWorld(t)

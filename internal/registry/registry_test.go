@@ -84,15 +84,15 @@ func mustUpload(t *testing.T, host, repo string, data []byte) {
 	}
 }
 
-// wantError compares the whole of an error's text, with the host replaced, and its hint.
-func wantError(t *testing.T, err error, host, text, hint string) {
+// wantError compares the whole of an error's text, with the host replaced, and its hint: the two lines of want.
+func wantError(t *testing.T, err error, host string, want ...string) {
 	t.Helper()
 	var d *diag.Error
 	if !errors.As(err, &d) {
 		t.Fatalf("error %v is no diag.Error", err)
 	}
 	got := strings.ReplaceAll(d.Error()+"\n"+d.Hint, host, "HOST")
-	if diff := cmp.Diff(text+"\n"+hint, got); diff != "" {
+	if diff := cmp.Diff(strings.Join(want, "\n"), got); diff != "" {
 		t.Errorf("error (-want +got):\n%s", diff)
 	}
 }
