@@ -90,12 +90,29 @@ func (t *text) pairs(list []string) string {
 	out := make([]string, len(list))
 	for i, s := range list {
 		k, v := splitPair(s)
-		if t.secret.match(k) {
+		switch {
+		case t.secret.match(k):
 			v = "****"
+		case proxyName(k) != "":
+			v = withoutUser(v)
 		}
 		out[i] = quote(k + "=" + v)
 	}
 	return strings.Join(out, " ")
+}
+
+// withoutUser masks user and password of a URL.
+func withoutUser(s string) string {
+	start := 0
+	if i := strings.Index(s, "://"); i >= 0 {
+		start = i + len("://")
+	}
+	host, _, _ := strings.Cut(s[start:], "/")
+	at := strings.LastIndex(host, "@")
+	if at < 0 {
+		return s
+	}
+	return s[:start] + "****" + s[start+at:]
 }
 
 // String is the name of what a stage starts from.
