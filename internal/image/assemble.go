@@ -160,14 +160,6 @@ func (f Format) ManifestType() string {
 	return dockerManifest
 }
 
-// IndexType is the media type of an index, which Docker calls a manifest list.
-func (f Format) IndexType() string {
-	if f == OCI {
-		return ocispec.MediaTypeImageIndex
-	}
-	return dockerManifestList
-}
-
 func (f Format) configType() string {
 	if f == OCI {
 		return ocispec.MediaTypeImageConfig
