@@ -73,7 +73,7 @@ type Registry struct {
 	// SkipTLSVerify, SkipTLSVerifyPull and SkipTLSVerifyRegistries leave out certificate checks likewise.
 	SkipTLSVerify, SkipTLSVerifyPull bool
 	SkipTLSVerifyRegistries          []string
-	// DockerConfigDirs are the directories searched for config.json, first found wins.
+	// DockerConfigDirs are searched for config.json; credentials of an earlier directory are tried first.
 	DockerConfigDirs []string
 	// UserAgent is sent to registries.
 	UserAgent string
