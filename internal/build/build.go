@@ -50,7 +50,7 @@ func Build(ctx context.Context, env Env, req Request) (_ *Result, err error) {
 	if err != nil {
 		return nil, err
 	}
-	made, err := b.assemble(solved)
+	made, err := b.assemble(graph, solved)
 	if err != nil {
 		return nil, err
 	}

@@ -17,7 +17,7 @@ import (
 )
 
 // assemble makes an image of what was solved.
-func (b *builder) assemble(r *solve.Result) (*output.Result, error) {
+func (b *builder) assemble(g *plan.Graph, r *solve.Result) (*output.Result, error) {
 	config := image.Clone(&r.Stage.Config)
 	for i, t := range r.Created {
 		if h := &config.History[i]; h.Created == nil {
@@ -29,7 +29,11 @@ func (b *builder) assemble(r *solve.Result) (*output.Result, error) {
 	for i, l := range r.Layers {
 		descriptors[i] = l.Descriptor
 	}
-	made, err := image.Assemble(&config, descriptors, image.Metadata{Format: format(r), Created: b.env.Now()})
+	created := b.env.Now()
+	if g.Created != nil {
+		created = *g.Created
+	}
+	made, err := image.Assemble(&config, descriptors, image.Metadata{Format: format(r), Created: created})
 	if err != nil {
 		return nil, err
 	}

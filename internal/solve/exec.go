@@ -73,12 +73,17 @@ func exitHint(e *sandbox.ExitError) string {
 	return ""
 }
 
-// withHome adds HOME as runc does: only where the image does not set it.
+// withHome sets HOME as runc does: where the image does not set it, or leaves it empty.
 func withHome(env []string, home string) []string {
-	if slices.ContainsFunc(env, func(kv string) bool { return strings.HasPrefix(kv, "HOME=") }) {
-		return env
+	i := slices.IndexFunc(env, func(kv string) bool { return strings.HasPrefix(kv, "HOME=") })
+	switch {
+	case i < 0:
+		return append(slices.Clip(env), "HOME="+home)
+	case env[i] == "HOME=":
+		env = slices.Clone(env)
+		env[i] = "HOME=" + home
 	}
-	return append(slices.Clip(env), "HOME="+home)
+	return env
 }
 
 func hosts(entries []plan.HostEntry) []sandbox.Host {
