@@ -94,6 +94,9 @@ func (b *builder) plan(ctx context.Context) (*plan.Graph, error) {
 	if err != nil {
 		return nil, err
 	}
+	if file.Syntax != "" {
+		b.env.Events.Emit(event.Debug{Message: "# syntax=" + file.Syntax + " has no effect: the language is built in"})
+	}
 	platform, err := b.req.platform()
 	if err != nil {
 		return nil, err
