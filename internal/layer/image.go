@@ -42,7 +42,7 @@ type IndexEntry struct {
 	// Offset is where a regular file's bytes start in Image.File, in bytes; -1 without a file.
 	Offset int64
 	// Implied marks a directory that the layer has no entry for but has entries inside.
-	// Its metadata is that of the tree below, or 0755 root:root where there is none.
+	// Its metadata is that of the tree below, or 0755 root:root where there is none. It may be Opaque.
 	Implied bool
 }
 

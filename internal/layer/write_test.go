@@ -1,6 +1,7 @@
 package layer_test
 
 import (
+	"archive/tar"
 	"bytes"
 	"compress/gzip"
 	"context"
@@ -97,6 +98,60 @@ func TestWriteGolden(t *testing.T) {
 		if d := cmp.Diff(c.want, w.Descriptor); d != "" {
 			t.Errorf("want (-), got (+):\n%s", d)
 		}
+	}
+}
+
+func TestTarHeaders(t *testing.T) {
+	t.Parallel()
+	blob, _ := written(t, sample(), layer.WriteOptions{Compression: layer.Uncompressed})
+	var got []string
+	for r := tar.NewReader(bytes.NewReader(blob)); ; {
+		h, err := r.Next()
+		if errors.Is(err, io.EOF) {
+			break
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		if len(h.Linkname) > 20 {
+			h.Linkname = h.Linkname[:20]
+		}
+		if len(h.Name) > 30 {
+			h.Name = h.Name[:30]
+		}
+		delete(h.PAXRecords, "path")
+		delete(h.PAXRecords, "linkpath")
+		line := fmt.Sprintf("%c %s %o %d:%d %d @%d %s %d:%d %q", h.Typeflag, h.Name, h.Mode, h.Uid, h.Gid, h.Size, h.ModTime.Unix(),
+			h.Linkname, h.Devmajor, h.Devminor, h.PAXRecords)
+		if h.Uname != "" || h.Gname != "" || !h.AccessTime.IsZero() || !h.ChangeTime.IsZero() {
+			line += " with what is not the file's"
+		}
+		got = append(got, line)
+	}
+	capability := `map["SCHILY.xattr.security.capability":"\x01\x00\x00\x02\xff=\n\x80" "SCHILY.xattr.user.empty":""]`
+	want := []string{
+		"5 bin/ 755 0:0 0 @1000  0:0 map[]",
+		"0 bin/busybox 4755 0:0 20000 @1000  0:0 map[]",
+		"1 bin/sh 4755 0:0 0 @1000 bin/busybox 0:0 map[]",
+		"5 dev/ 755 0:0 0 @1000  0:0 map[]",
+		"6 dev/fifo 600 1000:1000 0 @5  0:0 map[]",
+		"3 dev/null 666 0:0 0 @5  1:3 map[]",
+		"4 dev/sda 660 0:6 0 @5  259:70000 map[]",
+		`5 etc/ 755 0:0 0 @1000  0:0 map["SCHILY.xattr.user.dir":"yes"]`,
+		"0 etc/empty 644 0:0 0 @1000  0:0 map[]",
+		"0 etc/.wh.motd 0 0:0 0 @0  0:0 map[]",
+		"0 etc/passwd 644 0:0 22 @1000  0:0 map[]",
+		"0 etc/ping 644 0:0 4 @1000  0:0 " + capability,
+		"1 etc/ping2 644 0:0 0 @1000 etc/ping 0:0 " + capability,
+		"2 lib 777 0:0 0 @1000 usr/lib 0:0 map[]",
+		"1 lib2 777 0:0 0 @1000 lib 0:0 map[]",
+		"5 usr/ 755 0:0 0 @1000  0:0 map[]",
+		`5 usr/lib/ 2775 4000000000:2147483648 0 @-7  0:0 map["gid":"2147483648" "mtime":"-7" "uid":"4000000000"]`,
+		"0 usr/lib/ünï\xffcode nnnnnnnnnnn 644 0:0 12289 @1000  0:0 map[]",
+		"2 usr/long 777 0:0 0 @1000 ../../../../../../.. 0:0 map[]",
+	}
+	if d := cmp.Diff(want, got); d != "" {
+		t.Errorf("want (-), got (+):\n%s", d)
 	}
 }
 

@@ -17,7 +17,9 @@ func tryAll(paths []string) []Attempt {
 		if p == "" {
 			continue
 		}
-		p = filepath.Clean(p)
+		if abs, err := filepath.Abs(p); err == nil {
+			p = abs
+		}
 		if seen[p] {
 			continue
 		}
