@@ -31,8 +31,8 @@ type Mountable struct {
 }
 
 // Patch holds what an EROFS image cannot say to gVisor, or can only be known with the layers below:
-// entries with xattrs (all names of their hard links), explicit whiteouts for what an opaque directory hides,
-// and directories whose metadata is that of the tree below.
+// entries with xattrs, devices and pipes (all names of their hard links), explicit whiteouts for what an opaque
+// directory hides, and directories whose metadata is that of the tree below.
 // Entries are in tree order, and every parent of an entry has an entry with its real metadata.
 type Patch struct {
 	Entries []PatchEntry

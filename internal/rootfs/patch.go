@@ -20,10 +20,10 @@ func needs(ix *layer.Index) int {
 	need := patchNone
 	for i := range ix.Entries {
 		e := &ix.Entries[i]
-		if e.Opaque || e.Implied {
+		if e.Opaque || e.Implied && e.Path != "." {
 			return patchBelow
 		}
-		if len(e.Xattrs) > 0 {
+		if inPatch(&e.Entry) || e.Path == "." && !plain(e) {
 			need = patchAlone
 		}
 	}
@@ -42,11 +42,13 @@ type patcher struct {
 //   - a directory that the layer only implies gets the metadata of the one below;
 //   - an opaque directory gets a whiteout for each name below that the layer does not have itself,
 //     in all directories that both have;
-//   - what has extended attributes is repeated, under all its names;
+//   - what has extended attributes, and what is no file, directory or link, is repeated, under all its names;
+//   - the root directory gets back the metadata that it always has;
 //   - the directories on the way to all that are repeated, because a patch's directories hide the image's metadata.
 func newPatch(below, merged *Tree, im *layer.Image) Patch {
 	p := &patcher{below: below, merged: merged, image: im, found: map[string]PatchEntry{}}
 	p.restore()
+	p.root()
 	p.repeat()
 	p.hide()
 	for name := range p.found {
@@ -71,36 +73,51 @@ func newPatch(below, merged *Tree, im *layer.Image) Patch {
 func (p *patcher) restore() {
 	for i := range p.image.Index.Entries {
 		e := &p.image.Index.Entries[i]
-		if !e.Implied {
+		if !e.Implied || e.Path == "." {
 			continue
 		}
-		n := p.merged.find(e.Path)
-		if n.entry.Implied || e.Path == "." && plain(&n.entry.Entry) {
-			continue
+		if n := p.merged.find(e.Path); !n.entry.Implied {
+			p.found[e.Path] = PatchEntry{Entry: n.describe(e.Path), Offset: -1}
 		}
-		p.found[e.Path] = PatchEntry{Entry: n.describe(e.Path), Offset: -1}
+	}
+}
+
+// root takes back what the layer says about its root directory, see Tree.Add.
+func (p *patcher) root() {
+	if entries := p.image.Index.Entries; len(entries) > 0 && !plain(&entries[0]) {
+		p.found["."] = PatchEntry{Entry: p.merged.root.describe("."), Offset: -1}
 	}
 }
 
 // plain tells whether a root directory looks as an image without one has it. Its time does not matter:
 // no layer ever records it.
-func plain(e *tree.Entry) bool {
+func plain(e *layer.IndexEntry) bool {
 	return e.Mode == 0o755 && e.UID == 0 && e.GID == 0 && len(e.Xattrs) == 0
 }
 
-// repeat takes over what has extended attributes, and all further names of it.
+// inPatch tells whether a sandbox cannot take an entry from the image: gVisor's EROFS refuses extended attributes
+// and does not open devices and pipes.
+func inPatch(e *tree.Entry) bool {
+	switch e.Kind {
+	case tree.CharDevice, tree.BlockDevice, tree.Fifo, tree.Socket:
+		return true
+	}
+	return len(e.Xattrs) > 0
+}
+
+// repeat takes over what has to be in the patch, and all further names of it.
 func (p *patcher) repeat() {
 	marked := map[string]bool{}
 	for i := range p.image.Index.Entries {
 		e := &p.image.Index.Entries[i]
 		switch {
-		case e.Implied || e.Kind == tree.Whiteout:
+		case e.Implied || e.Kind == tree.Whiteout || e.Path == ".":
 			continue
 		case e.Kind == tree.Hardlink:
 			if !marked[e.Linkname] {
 				continue
 			}
-		case len(e.Xattrs) == 0:
+		case !inPatch(&e.Entry):
 			continue
 		default:
 			marked[e.Path] = true

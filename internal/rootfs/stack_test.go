@@ -154,9 +154,10 @@ func TestPatch(t *testing.T) {
 	}{
 		{"nothing to say", []string{". 0755\nd/ 0700 1:2 \n d/a"}, ""},
 		{"an implied root like any other", []string{"d/a", ".\nd/\n d/b"}, ""},
-		{"the root's metadata", []string{". 0700 1:2 @3", "a"}, "./ 0700 1:2 @3"},
-		{"a file with attributes", []string{". 0711 @3\nd/ 0700 1:2 @4 \n d/p 04755 5:6 @5 x:security.capability=c = x"},
-			"./ 0711 0:0 @3 \n d/ 0700 1:2 @4 \n d/p 04755 5:6 @5 x:security.capability=c = x"},
+		{"a root directory of its own", []string{"a", ". 0700 1:2 @3 x:user.a=1 \n b"}, "./ 0755 0:0 @0"},
+		{"a layer above it", []string{". 0700 1:2 @3", "a"}, ""},
+		{"a file with attributes", []string{".\nd/ 0700 1:2 @4 \n d/p 04755 5:6 @5 x:security.capability=c = x"},
+			"./ 0755 0:0 @0 \n d/ 0700 1:2 @4 \n d/p 04755 5:6 @5 x:security.capability=c = x"},
 		{"all its names", []string{".\n a/ \n a/p x:user.a=1 = x \n b/ \n b/q => a/p \n b/r => a/p"},
 			"./ 0755 0:0 @0 \n a/ 0755 0:0 @0 \n a/p 0644 0:0 @0 x:user.a=1 = x \n b/ 0755 0:0 @0 \n b/q => a/p \n b/r => a/p"},
 		{"a directory with attributes", []string{".\n d/ 0711 x:user.a=1 \n d/f"}, "./ 0755 0:0 @0 \n d/ 0711 0:0 @0 x:user.a=1"},

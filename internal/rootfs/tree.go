@@ -179,7 +179,8 @@ func (t *Tree) Add(im *layer.Image) (*Tree, error) {
 	if err != nil {
 		return nil, fmt.Errorf("index of layer %d: %w", number, err)
 	}
-	root.name = "."
+	// What a layer says about the root directory itself counts for nobody: containerd and BuildKit leave it out.
+	root.name, root.entry, root.from = ".", t.root.entry, nil
 	out.root = root
 	return out, nil
 }

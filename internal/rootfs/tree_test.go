@@ -228,7 +228,7 @@ func (r reference) apply(ix *layer.Index) {
 		case e.Kind == tree.Whiteout:
 		case e.Kind == tree.Hardlink:
 			r[e.Path] = r[e.Linkname]
-		case e.Kind == tree.Dir && e.Implied && wasDir:
+		case e.Kind == tree.Dir && (e.Implied && wasDir || e.Path == "."):
 		case e.Kind == tree.Dir:
 			r[e.Path] = fmt.Sprintf("dir %o", e.Mode)
 		default:
