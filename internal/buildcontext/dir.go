@@ -232,20 +232,16 @@ func (d *dir) open(p string) (io.ReadCloser, error) {
 		return nil, err
 	}
 	defer d.release(h)
-	var st unix.Stat_t
-	// Opening a device can do things; look first.
-	if err := unix.Fstatat(h.fd, path.Base(p), &st, unix.AT_SYMLINK_NOFOLLOW); err != nil {
-		return nil, absent(err)
-	}
-	switch st.Mode & unix.S_IFMT {
-	case unix.S_IFREG:
-	case unix.S_IFSOCK:
-		return io.NopCloser(bytes.NewReader(nil)), nil
-	default:
-		return nil, errNotRegular
-	}
+	name := path.Base(p)
+	// Without blocking, in case a file has become a pipe since it was looked at.
 	const flags = unix.O_RDONLY | unix.O_NOFOLLOW | unix.O_NONBLOCK | unix.O_NOCTTY | unix.O_CLOEXEC
-	fd, err := ignoringEINTR(func() (int, error) { return unix.Openat(h.fd, path.Base(p), flags, 0) })
+	fd, err := ignoringEINTR(func() (int, error) { return unix.Openat(h.fd, name, flags, 0) })
+	var st unix.Stat_t
+	if errors.Is(err, unix.ENXIO) { // a socket, or a device without a driver
+		if err := unix.Fstatat(h.fd, name, &st, unix.AT_SYMLINK_NOFOLLOW); err == nil && st.Mode&unix.S_IFMT == unix.S_IFSOCK {
+			return io.NopCloser(bytes.NewReader(nil)), nil
+		}
+	}
 	if err != nil {
 		return nil, absent(err)
 	}

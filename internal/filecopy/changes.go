@@ -193,11 +193,7 @@ func (w *writer) file(n *node, p string, lower *tree.Entry) error {
 	if e.Size == 0 {
 		return w.write(e, bytes.NewReader(nil))
 	}
-	from := n.content
-	if n.lower {
-		from = treeOpener{from: w.draft.below, path: lower.Path}
-	}
-	r := &exact{from: from, left: e.Size}
+	r := &exact{from: n.content, left: e.Size}
 	err := w.write(e, r)
 	return w.contentError(p, errors.Join(err, r.finish()))
 }
@@ -224,7 +220,7 @@ func (w *writer) same(n *node, e, lower *tree.Entry) (bool, error) {
 		e.Major != lower.Major || e.Minor != lower.Minor || e.ModTime.Unix() != lower.ModTime.Unix() {
 		return false, nil
 	}
-	if e.Kind != tree.Regular || e.Size == 0 || n.lower {
+	if o, ok := n.content.(treeOpener); e.Kind != tree.Regular || e.Size == 0 || n.lower && ok && o.path == e.Path {
 		return true, nil
 	}
 	a := &exact{from: n.content, left: e.Size}

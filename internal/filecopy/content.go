@@ -31,14 +31,21 @@ func (o bytesOpener) open() (io.ReadCloser, error) { return io.NopCloser(bytes.N
 // spool is a file that holds the content of unpacked archives one after the other.
 type spool struct {
 	create func() (*os.File, error)
+	limit  int64 // of size
 	file   *os.File
 	size   int64
 }
 
-var errNoSpool = errors.New("there is no place for the content of archives")
+var (
+	errNoSpool = errors.New("there is no place for the content of archives")
+	errTooMuch = errors.New("archives hold too much")
+)
 
 // add stores the next size bytes of r, which must be all.
 func (s *spool) add(r io.Reader, size int64) (opener, error) {
+	if size > s.limit-s.size {
+		return nil, fmt.Errorf("%w: more than %d bytes", errTooMuch, s.limit)
+	}
 	if s.file == nil {
 		if s.create == nil {
 			return nil, errNoSpool

@@ -33,7 +33,10 @@ func newCopier(ctx context.Context, req *Request) (*copier, error) {
 	if req.Add {
 		c.name = "ADD"
 	}
-	c.spool = &spool{create: req.Spool}
+	c.spool = &spool{create: req.Spool, limit: req.MaxUnpacked}
+	if c.spool.limit == 0 {
+		c.spool.limit = defaultMaxUnpacked
+	}
 	var err error
 	if c.draft, err = newDraft(req.Below, req.Now); err != nil {
 		return nil, fmt.Errorf("%s to %s: %w", c.name, req.Dest, err)

@@ -41,7 +41,11 @@ type Request struct {
 	Now time.Time
 	// Spool makes an empty file, with no name, for the content of compressed archives; only ADD needs it.
 	Spool func() (*os.File, error)
+	// MaxUnpacked bounds what the archives of one ADD may hold together, in bytes; 0 means 1 TiB.
+	MaxUnpacked int64
 }
+
+const defaultMaxUnpacked = 1 << 40 // 1 TiB
 
 // Inline is a heredoc: a file whose content is in the Dockerfile.
 type Inline struct {

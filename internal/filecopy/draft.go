@@ -33,7 +33,7 @@ type node struct {
 // inode is what all names of one file share.
 type inode struct {
 	entry   tree.Entry // without Path, Linkname of hard links, Inode and Links
-	content opener     // of regular files that are not below's
+	content opener     // of regular files
 	// lower says that this is below's file, unchanged but for what touched says.
 	lower bool
 	// touched says that entry may differ from below's by more than the time.
@@ -122,7 +122,8 @@ func (d *draft) child(dir *node, name string) (*node, error) {
 	if dir.fresh {
 		return nil, nil //nolint:nilnil // absence is an answer here
 	}
-	e, err := d.below.Lstat(join(dir.path(), name))
+	p := join(dir.path(), name)
+	e, err := d.below.Lstat(p)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, nil //nolint:nilnil // absence is an answer here
 	}
@@ -130,6 +131,9 @@ func (d *draft) child(dir *node, name string) (*node, error) {
 		return nil, err
 	}
 	c := &node{name: name, parent: dir, inode: &inode{entry: e, lower: true}}
+	if e.Kind == tree.Regular {
+		c.content = treeOpener{from: d.below, path: p}
+	}
 	dir.keep(name, c)
 	return c, nil
 }
