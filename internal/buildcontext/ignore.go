@@ -2,6 +2,7 @@ package buildcontext
 
 import (
 	"bytes"
+	"fmt"
 	"path/filepath"
 	"strings"
 	"sync"
@@ -31,6 +32,11 @@ type matcher struct {
 }
 
 func newMatcher(patterns []string) (*matcher, error) {
+	for _, p := range patterns {
+		if err := checkPattern(p); err != nil {
+			return nil, fmt.Errorf("pattern %q: %w", p, err)
+		}
+	}
 	pm, err := patternmatcher.New(patterns)
 	if err != nil {
 		return nil, err
@@ -47,6 +53,19 @@ func newMatcher(patterns []string) (*matcher, error) {
 		}
 	}
 	return m, nil
+}
+
+// checkPattern compiles a pattern, which a patternmatcher does only when it needs it.
+func checkPattern(p string) error {
+	if _, err := patternmatcher.New([]string{p}); err != nil {
+		return err
+	}
+	one, err := patternmatcher.New([]string{strings.TrimPrefix(p, "!")})
+	if err != nil {
+		return err
+	}
+	_, err = one.MatchesOrParentMatches("x")
+	return err
 }
 
 // excluded tells whether path, which is not the root, is left out.
