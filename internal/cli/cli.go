@@ -218,9 +218,11 @@ func (c *command) report(r *build.Result) {
 	if r.Digest == "" {
 		return
 	}
-	c.ui.Emit(event.Info{Message: "built " + r.Digest.String()})
+	if len(r.Destinations) == 0 {
+		c.ui.Emit(event.Info{Message: "built " + r.Digest.String()})
+	}
 	for _, d := range r.Destinations {
-		c.ui.Emit(event.Info{Message: "pushed " + d})
+		c.ui.Emit(event.Info{Message: "pushed " + d + "@" + r.Digest.String()})
 	}
 }
 
