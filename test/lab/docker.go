@@ -109,6 +109,23 @@ func DockerBuild(ctx context.Context, dir, ref string) (Result, error) {
 	return r, err
 }
 
+// ForgetImages removes from the Docker engine all images of the registry at addr.
+func ForgetImages(ctx context.Context, addr string) error {
+	out, err := Must(ctx, "docker", "images", "--format", "{{.Repository}}:{{.Tag}}")
+	if err != nil {
+		return err
+	}
+	for _, ref := range strings.Fields(out) {
+		if !strings.HasPrefix(ref, addr+"/") {
+			continue
+		}
+		if _, err := Must(ctx, "docker", "rmi", "-f", ref); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
 // ProxyArgs are the build arguments that pass this machine's proxies on to RUN steps, as both builders take them.
 func ProxyArgs(getenv func(string) string) []string {
 	var args []string

@@ -45,6 +45,11 @@ func newFixture(t *testing.T) *fixture {
 		t.Fatal(err)
 	}
 	f.registry = f.startRegistry(t, "", "")
+	t.Cleanup(func() {
+		if err := lab.ForgetImages(context.WithoutCancel(t.Context()), f.registry.Addr); err != nil {
+			t.Error(err)
+		}
+	})
 	base := func(name string, push func(context.Context, string) error) func() (string, error) {
 		return sync.OnceValues(func() (string, error) {
 			ref := f.registry.Addr + "/library/" + name

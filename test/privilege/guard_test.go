@@ -7,7 +7,10 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
+	"strconv"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -68,6 +71,23 @@ func onlyLetters(r rune) rune {
 	return -1
 }
 
+// awaitStep waits until a step of the build in c has printed step-has-begun.
+func awaitStep(t *testing.T, c *lab.Container) {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	defer cancel()
+	err := lab.Poll(ctx, 100*time.Millisecond, func() bool {
+		logs, err := c.Logs(ctx)
+		return err == nil && slices.ContainsFunc(strings.Split(logs, "\n"), func(line string) bool {
+			return strings.HasSuffix(strings.TrimSpace(line), "step-has-begun")
+		})
+	})
+	if err != nil {
+		logs, _ := c.Logs(t.Context()) // only makes the message better
+		t.Fatalf("the step did not begin: %v\n%s", err, tail(logs))
+	}
+}
+
 // testStop wants docker stop to end a build within seconds, without a kill, a tag or a file left.
 func testStop(t *testing.T, f *fixture) {
 	const grace = 10 * time.Second
@@ -76,16 +96,7 @@ func testStop(t *testing.T, f *fixture) {
 			ref := f.registry.Addr + "/stop:" + l.name
 			dir := runContext(t, f, "echo step-has-begun; sleep 600 & trap '' TERM; sleep 600; sleep 600")
 			c, volume := f.start(t, l, job{context: dir, destination: ref})
-			ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
-			defer cancel()
-			err := lab.Poll(ctx, 100*time.Millisecond, func() bool {
-				logs, err := c.Logs(ctx)
-				return err == nil && strings.Contains(logs, "\nstep-has-begun") || strings.Contains(logs, "] step-has-begun")
-			})
-			if err != nil {
-				logs, _ := c.Logs(t.Context()) // only makes the message better
-				t.Fatalf("the step did not begin: %v\n%s", err, tail(logs))
-			}
+			awaitStep(t, c)
 			begin := time.Now()
 			if err := c.Stop(t.Context(), grace); err != nil {
 				t.Fatal(err)
@@ -140,6 +151,64 @@ func testCredentials(t *testing.T, f *fixture) {
 				t.Errorf("the step found nothing at all, not even its own environment: the check is broken\n%s", tail(loot))
 			}
 		})
+	}
+}
+
+// testConfinement looks at the processes of a build from outside, while a step runs: whoever breaks out of the step into
+// the sandbox's process must find no environment, no way to gain privileges, and a builder that it cannot read.
+func testConfinement(t *testing.T, f *fixture) {
+	token := "token-" + rand.Text()
+	for _, l := range []level{volumeLevel(), defaultLevel()} {
+		t.Run(l.name, func(t *testing.T) {
+			j := job{context: runContext(t, f, "echo step-has-begun; sleep 600"), destination: f.registry.Addr + "/confinement:1"}
+			j.docker = []string{"-e", "BUILDER_TOKEN=" + token}
+			c, _ := f.start(t, l, j)
+			awaitStep(t, c)
+			if owner := must[os.FileInfo](t)(os.Stat(fmt.Sprintf("/proc/%d/environ", c.PID))).Sys().(*syscall.Stat_t).Uid; owner != 0 {
+				t.Errorf("the builder's environment belongs to uid %d: it can be dumped", owner)
+			}
+			children := descendants(c.PID)
+			if len(children) == 0 {
+				t.Fatal("the builder has no child while a step runs")
+			}
+			for _, pid := range children {
+				checkConfined(t, pid, token)
+				if outer, inner := filters(t, c.PID), filters(t, pid); inner <= outer {
+					t.Errorf("process %d of the sandbox has %d seccomp filters, the builder has %d: it installed none", pid, inner, outer)
+				}
+			}
+			if err := c.Stop(t.Context(), 10*time.Second); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+}
+
+// filters is how many seccomp filters a process has, those of its container included.
+func filters(t *testing.T, pid int) int64 {
+	t.Helper()
+	text := string(must[[]byte](t)(os.ReadFile(fmt.Sprintf("/proc/%d/status", pid))))
+	_, rest, _ := strings.Cut(text, "Seccomp_filters:")
+	line, _, _ := strings.Cut(rest, "\n")
+	return must[int64](t)(strconv.ParseInt(strings.TrimSpace(line), 10, 64))
+}
+
+func checkConfined(t *testing.T, pid int, token string) {
+	t.Helper()
+	environ := must[[]byte](t)(os.ReadFile(fmt.Sprintf("/proc/%d/environ", pid)))
+	if strings.Contains(string(environ), token) {
+		t.Errorf("process %d of the sandbox has the builder's environment: %q", pid, environ)
+	}
+	status := string(must[[]byte](t)(os.ReadFile(fmt.Sprintf("/proc/%d/status", pid))))
+	if !strings.Contains(status, "NoNewPrivs:\t1\n") {
+		t.Errorf("process %d of the sandbox may gain privileges:\n%s", pid, status)
+	}
+	links, _ := filepath.Glob(fmt.Sprintf("/proc/%d/fd/*", pid)) // the pattern is well formed
+	for _, l := range links {
+		target, err := os.Readlink(l)
+		if err == nil && (strings.Contains(target, ".docker") || strings.Contains(target, "/workspace")) {
+			t.Errorf("process %d of the sandbox has %s open", pid, target)
+		}
 	}
 }
 

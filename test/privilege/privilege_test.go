@@ -17,6 +17,7 @@ func TestPrivilege(t *testing.T) {
 		{"ExitCode", testExitCode},
 		{"Stop", testStop},
 		{"Credentials", testCredentials},
+		{"Confinement", testConfinement},
 		{"Memory", testMemory},
 		{"Debian", testDebian},
 	} {
