@@ -2,6 +2,7 @@
 package sandboxtest
 
 import (
+	"archive/tar"
 	"bytes"
 	"context"
 	"errors"
@@ -14,6 +15,7 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+	"github.com/opencontainers/go-digest"
 	"golang.org/x/sys/unix"
 
 	"hako/internal/layer"
@@ -85,6 +87,32 @@ func source(ctx context.Context, changes layer.Changes) (rootfs.Source, error) {
 	return rootfs.Source{DiffID: w.DiffID, Open: func(context.Context) (*layer.Image, error) { return w.Image, nil }}, nil
 }
 
+// tarSource makes a layer of empty files as a registry might have it, with marks that no change set of ours has.
+func tarSource(t *testing.T, headers []*tar.Header) rootfs.Source {
+	t.Helper()
+	var blob bytes.Buffer
+	w := tar.NewWriter(&blob)
+	for _, h := range headers {
+		if err := w.WriteHeader(h); err != nil {
+			t.Fatalf("write a tar: %v", err)
+		}
+	}
+	if err := w.Close(); err != nil {
+		t.Fatalf("write a tar: %v", err)
+	}
+	fd, err := unix.MemfdCreate("layer", unix.MFD_CLOEXEC)
+	if err != nil {
+		t.Fatalf("make a file for a layer: %v", err)
+	}
+	id := digest.FromBytes(blob.Bytes())
+	want := layer.Descriptor{MediaType: layer.MediaTypeOCI, Digest: id, DiffID: id}
+	image, err := layer.Prepare(t.Context(), &blob, want, os.NewFile(uintptr(fd), "layer"))
+	if err != nil {
+		t.Fatalf("prepare a layer: %v", err)
+	}
+	return rootfs.Source{DiffID: id, Open: func(context.Context) (*layer.Image, error) { return image, nil }}
+}
+
 func dir(path string, mode uint32) file {
 	return file{Entry: tree.Entry{Path: path, Kind: tree.Dir, Mode: mode, ModTime: time.Unix(baseTime, 0)}}
 }
@@ -142,6 +170,7 @@ func buildApplet(dir string) ([]byte, error) {
 type bed struct {
 	engine sandbox.Engine
 	base   *rootfs.Stack
+	applet []byte
 }
 
 // result is what came of a step.

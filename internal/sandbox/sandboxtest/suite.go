@@ -15,30 +15,23 @@ var errNoSource = errors.New("the source of this package is not where it was com
 // packageDir is where this package's source is.
 func packageDir() (string, error) {
 	_, name, _, ok := runtime.Caller(0)
-	if !ok {
+	if !ok || !filepath.IsAbs(name) {
 		return "", errNoSource
 	}
 	return filepath.Dir(name), nil
 }
 
-// Run runs the whole suite against engines that open makes. It closes them.
+// cases are tests by name.
+type cases map[string]func(t *testing.T, b *bed)
+
+// Run runs the whole suite against an engine that open makes, and closes it.
 func Run(t *testing.T, open func(t *testing.T) sandbox.Engine) {
 	t.Helper()
-	applet, err := buildApplet(t.TempDir())
-	if err != nil {
-		t.Fatalf("build the program that steps run: %v", err)
-	}
-	src, err := source(t.Context(), base(applet))
-	if err != nil {
-		t.Fatalf("write the base layer: %v", err)
-	}
-	b := &bed{engine: open(t), base: rootfs.NewStack(src)}
-	t.Cleanup(func() {
-		if err := b.engine.Close(); err != nil {
-			t.Errorf("close the engine: %v", err)
-		}
-	})
-	for _, group := range []map[string]func(*testing.T, *bed){exits()} {
+	b := newBed(t, open)
+	for _, group := range []cases{
+		exitCases(), outputCases(), fileCases(), removalCases(), identityCases(), surroundingCases(), isolationCases(),
+		chainCases(), cancelCases(),
+	} {
 		for name, f := range group {
 			t.Run(name, func(t *testing.T) {
 				t.Parallel()
@@ -48,13 +41,33 @@ func Run(t *testing.T, open func(t *testing.T) sandbox.Engine) {
 	}
 }
 
-func exits() map[string]func(*testing.T, *bed) {
-	return map[string]func(*testing.T, *bed){
-		"smoke": func(t *testing.T, b *bed) {
-			r := b.ok(t, "echo", "hi", ";", "write", "/x", "1")
-			f := regular("x", "1", 0o644)
-			f.ModTime = f.ModTime.Add(0)
-			t.Logf("%q %q %v", r.Out, r.Err, r.Changes)
-		},
+// newBed builds what the steps stand on and opens the engine.
+func newBed(t *testing.T, open func(t *testing.T) sandbox.Engine) *bed {
+	t.Helper()
+	applet, err := buildApplet(t.TempDir())
+	if err != nil {
+		t.Fatalf("build the program that steps run: %v", err)
 	}
+	b := &bed{engine: open(t), applet: applet}
+	b.base = b.stack(t, base(applet))
+	t.Cleanup(func() {
+		if err := b.engine.Close(); err != nil {
+			t.Errorf("close the engine: %v", err)
+		}
+	})
+	return b
+}
+
+// stack makes a stack of layers, bottom first, none of which came from a step.
+func (b *bed) stack(t *testing.T, layers ...list) *rootfs.Stack {
+	t.Helper()
+	var s *rootfs.Stack
+	for _, l := range layers {
+		src, err := source(t.Context(), l)
+		if err != nil {
+			t.Fatalf("write a layer: %v", err)
+		}
+		s = s.Push(src)
+	}
+	return s
 }

@@ -55,7 +55,7 @@ type box struct {
 	lowers lowers
 }
 
-// newBox boots the kernel. It may be called once in a process: gVisor keeps the platform, CPU features and
+// newBox boots the kernel and confines the process. It may be called once in a process: gVisor keeps the platform, CPU features and
 // signal handlers in process-wide state. data is the file for the uppers, or nil for memory; newBox takes it over.
 func newBox(req *bootRequest, data *os.File) (*box, error) {
 	cpuid.Initialize()
@@ -69,10 +69,11 @@ func newBox(req *bootRequest, data *os.File) (*box, error) {
 	if req.MemoryTotal > 0 {
 		usage.MinimumTotalMemoryBytes, usage.MaximumTotalMemoryBytes = req.MemoryTotal, req.MemoryTotal
 	}
-	if req.Cores > 0 {
-		runtime.GOMAXPROCS(req.Cores)
+	network := hostinet.NewStack()
+	if err := network.Configure(false); err != nil {
+		return nil, fmt.Errorf("set up the network: %w", err)
 	}
-	k, err := newKernel(req.Platform)
+	k, err := newKernel(req.Platform, network)
 	if err != nil {
 		return nil, err
 	}
@@ -90,10 +91,10 @@ func newBox(req *bootRequest, data *os.File) (*box, error) {
 	if err := b.startPause(); err != nil {
 		return nil, fmt.Errorf("start the first process: %w", err)
 	}
-	return b, nil
+	return b, confineLate(k)
 }
 
-func newKernel(platformName string) (*kernel.Kernel, error) {
+func newKernel(platformName string, network *hostinet.Stack) (*kernel.Kernel, error) {
 	constructor, err := platform.Lookup(platformName)
 	if err != nil {
 		return nil, fmt.Errorf("find platform %s: %w", platformName, err)
@@ -117,10 +118,6 @@ func newKernel(platformName string) (*kernel.Kernel, error) {
 	params := kernel.NewVDSOParamPage(mf, vdso.ParamPage.FileRange())
 	keeper.SetClocks(time.NewCalibratedClocks(false), params)
 	userns := auth.NewRootUserNamespace()
-	network := hostinet.NewStack()
-	if err := network.Configure(false); err != nil {
-		return nil, fmt.Errorf("set up the network: %w", err)
-	}
 	err = k.Init(kernel.InitKernelArgs{
 		FeatureSet:           cpuid.HostFeatureSet().Fixed(),
 		Timekeeper:           keeper,

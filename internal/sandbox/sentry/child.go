@@ -47,7 +47,7 @@ func ChildMain() int {
 		fmt.Fprintln(os.Stderr, err)
 		return exitProtocol
 	}
-	c := child{wire: w, steps: map[uint64]*step{}}
+	c := child{wire: w, parent: os.Getppid(), steps: map[uint64]*step{}}
 	err = c.serve()
 	if errors.Is(err, io.EOF) {
 		return 0
@@ -59,7 +59,9 @@ func ChildMain() int {
 // child is the serving side of the protocol.
 type child struct {
 	wire *wire
-	box  *box // set by the first request
+	// parent is the builder's process ID, which cannot be asked for later.
+	parent int
+	box    *box // set by the first request
 
 	mu    sync.Mutex // guards steps
 	steps map[uint64]*step
@@ -121,7 +123,7 @@ var errBadRequest = errors.New("request makes no sense")
 // handle does what req asks. It owns files.
 func (c *child) handle(req *request, files []*os.File, res *response) error {
 	if req.Boot != nil {
-		return c.boot(req.Boot, files, res)
+		return c.boot(req.Boot, files)
 	}
 	if c.box == nil {
 		closeAll(files)
@@ -147,12 +149,13 @@ func (c *child) handle(req *request, files []*os.File, res *response) error {
 		c.release(req.Release.Step)
 		return nil
 	case req.Check:
-		return c.check(res)
+		c.check(res)
+		return nil
 	}
 	return errBadRequest
 }
 
-func (c *child) boot(req *bootRequest, files []*os.File, res *response) error {
+func (c *child) boot(req *bootRequest, files []*os.File) error {
 	if c.box != nil || len(files) > 1 {
 		closeAll(files)
 		return fmt.Errorf("boot: %w", errBadRequest)
@@ -166,9 +169,6 @@ func (c *child) boot(req *bootRequest, files []*os.File, res *response) error {
 	}
 	b, err := newBox(req, data)
 	if err != nil {
-		return err
-	}
-	if res.Report, err = confine(b); err != nil {
 		return err
 	}
 	c.box = b
@@ -272,11 +272,15 @@ func (c *child) changes(id uint64, w *os.File) (err error) {
 		return err
 	}
 	defer c.box.unmount(below)
-	upper := &vfsTree{box: c.box, root: s.root.upper}
+	if err := c.box.restoreTimes(s.root.upper, below); err != nil {
+		return err
+	}
+	upper := &upperTree{vfsTree: vfsTree{box: c.box, root: s.root.upper}}
 	diff := layer.Diff(upper, &vfsTree{box: c.box, root: below})
 	if err := layer.Encode(context.Background(), w, diff); err != nil {
 		return fmt.Errorf("send the changes of %s: %w", s.container(), err)
 	}
+	s.root.pipes, s.root.sockets = upper.pipes, upper.sockets
 	return nil
 }
 
@@ -290,8 +294,11 @@ func (c *child) keep(req *keepRequest) error {
 		return fmt.Errorf("keep %s: %w", s.container(), errBadRequest)
 	}
 	upper := s.root.upper
+	if err := c.box.removeSockets(upper, s.root.sockets); err != nil {
+		return err
+	}
 	s.root.upper = vfs.VirtualDentry{}
-	c.box.keepLower(req.ID, &lower{roots: []vfs.VirtualDentry{upper}})
+	c.box.keepLower(req.ID, &lower{roots: []vfs.VirtualDentry{upper}, pipes: s.root.pipes})
 	return nil
 }
 

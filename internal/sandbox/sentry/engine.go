@@ -47,6 +47,8 @@ type Options struct {
 	MemoryTotal uint64
 	// ResolvConf is the /etc/resolv.conf of steps; nil means what BuildKit makes of ours.
 	ResolvConf []byte
+	// Crashed, if not nil, is told of each crash that costs a step its first try. It may be called from many goroutines.
+	Crashed func(*CrashError)
 	// Debug makes the sentry log much more.
 	Debug bool
 }
@@ -126,6 +128,9 @@ func (e *Engine) Run(ctx context.Context, step *sandbox.Step) (sandbox.Outcome, 
 	out, err := e.try(ctx, step)
 	var crash *CrashError
 	if errors.As(err, &crash) && step.Stdin == nil && context.Cause(ctx) == nil {
+		if e.options.Crashed != nil {
+			e.options.Crashed(crash)
+		}
 		out, err = e.try(ctx, step)
 	}
 	if err != nil {
@@ -203,8 +208,8 @@ func (o *Options) boot(ctx context.Context, platform string) (*handle, error) {
 	if err != nil {
 		return nil, err
 	}
-	_, err = h.call(ctx, &request{Boot: &bootRequest{Platform: platform, MemoryTotal: o.MemoryTotal, Debug: o.Debug}}, files...)
-	if err != nil {
+	boot := &bootRequest{Platform: platform, MemoryTotal: o.MemoryTotal, Debug: o.Debug}
+	if _, err := h.call(ctx, &request{Boot: boot}, files...); err != nil {
 		h.close()
 		return nil, err
 	}
@@ -262,8 +267,7 @@ func newStreams(step *sandbox.Step) (_ *streams, err error) {
 	s := &streams{}
 	defer func() {
 		if err != nil {
-			closeAll(s.far)
-			closeAll(s.near)
+			s.close()
 		}
 	}()
 	if step.Stdin != nil {
@@ -281,6 +285,12 @@ func newStreams(step *sandbox.Step) (_ *streams, err error) {
 		s.far, s.near = append(s.far, w), append(s.near, r)
 	}
 	return s, nil
+}
+
+// close drops all pipes of a step that never started.
+func (s *streams) close() {
+	closeAll(s.far)
+	closeAll(s.near)
 }
 
 // copy starts copying. It owns the near ends from now on.

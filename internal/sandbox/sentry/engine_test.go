@@ -19,7 +19,9 @@ func TestMain(m *testing.M) {
 func TestEngine(t *testing.T) {
 	t.Parallel()
 	sandboxtest.Run(t, func(t *testing.T) sandbox.Engine {
-		e, err := sentry.New(t.Context(), sentry.Options{})
+		e, err := sentry.New(t.Context(), sentry.Options{
+			Crashed: func(err *sentry.CrashError) { t.Errorf("the first try of a step was lost: %v", err) },
+		})
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -13,6 +13,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
+const selfExe = "/proc/self/exe"
+
 // CrashError is a sentry that ended although it should not have.
 type CrashError struct {
 	// How is how the process ended: "exit status 2", "signal: killed".
@@ -37,6 +39,8 @@ type handle struct {
 	// gone is closed when the process has ended and been waited for; crash is set before that.
 	gone  chan struct{}
 	crash *CrashError
+	// report says how far the child is confined.
+	report []string
 
 	mu      sync.Mutex // guards seq, waiting, lowers
 	seq     uint64
@@ -67,9 +71,14 @@ func start() (*handle, error) {
 	}
 	defer func() { _ = logsEnd.Close() }()
 	h := &handle{wire: w, log: &tail{}, gone: make(chan struct{}), waiting: map[uint64]chan *response{}, lowers: map[string]*mounting{}}
+	null, err := os.OpenFile(os.DevNull, os.O_RDWR, 0)
+	if err != nil {
+		return nil, errors.Join(err, w.close(), logs.Close())
+	}
+	defer func() { _ = null.Close() }()
 	h.cmd = &exec.Cmd{
-		Path: "/proc/self/exe", Args: []string{childName}, Env: childEnv(), Dir: "/",
-		Stderr: logsEnd, ExtraFiles: []*os.File{theirs},
+		Path: selfExe, Args: []string{childName}, Env: childEnv(), Dir: "/",
+		Stdin: null, Stdout: null, Stderr: logsEnd, ExtraFiles: []*os.File{theirs},
 		SysProcAttr: &syscall.SysProcAttr{Setsid: true, Pdeathsig: syscall.SIGKILL},
 	}
 	if err := closeOnExec(); err != nil {
@@ -88,11 +97,11 @@ func start() (*handle, error) {
 // restartable sequences, which glibc registers for each thread, live in memory that systrap's stub processes unmap.
 func childEnv() []string { return []string{"GLIBC_TUNABLES=glibc.pthread.rseq=0"} }
 
-// supervise starts the process and waits for it, on one thread: the death signal of a child is bound to the thread
-// that made it, and Go ends threads as it likes unless they are locked.
+// supervise starts the process and waits for it, on a thread of its own that ends with it: the death signal of a child
+// is bound to the thread that made it, and this thread is confined as the child is to be.
 func (h *handle) supervise(started chan<- error, logs *os.File) {
-	runtime.LockOSThread()
-	defer runtime.UnlockOSThread()
+	runtime.LockOSThread() // and never unlocked
+	h.report = confineThread()
 	err := h.cmd.Start()
 	started <- err
 	if err != nil {
@@ -145,17 +154,27 @@ func (h *handle) close() {
 // call sends req and waits for its response. The descriptors stay the caller's. A child that ends is a [CrashError].
 // If ctx ends first, call returns its cause, and the response is dropped when it comes.
 func (h *handle) call(ctx context.Context, req *request, fds ...*os.File) (*response, error) {
+	wait, err := h.begin(req, fds...)
+	if err != nil {
+		return nil, err
+	}
+	return wait(ctx)
+}
+
+// begin sends req and returns how to wait for its response, which must be called.
+// What is sent after begin has returned is seen by the child after req.
+func (h *handle) begin(req *request, fds ...*os.File) (func(context.Context) (*response, error), error) {
 	ch := make(chan *response, 1)
 	h.mu.Lock()
 	h.seq++
 	req.Seq = h.seq
 	h.waiting[req.Seq] = ch
 	h.mu.Unlock()
-	defer func() {
+	forget := func() {
 		h.mu.Lock()
 		delete(h.waiting, req.Seq)
 		h.mu.Unlock()
-	}()
+	}
 	nums := make([]int, len(fds))
 	for i, f := range fds {
 		nums[i] = int(f.Fd())
@@ -165,19 +184,23 @@ func (h *handle) call(ctx context.Context, req *request, fds ...*os.File) (*resp
 	if errors.Is(err, errConnLost) {
 		h.close() // without its socket it is of no use, if it is not gone anyway
 	} else if err != nil {
+		forget()
 		return nil, err
 	}
-	select {
-	case res := <-ch:
-		if res.Err != "" {
-			return res, &childError{res.Err, res.Missing}
+	return func(ctx context.Context) (*response, error) {
+		defer forget()
+		select {
+		case res := <-ch:
+			if res.Err != "" {
+				return res, &childError{res.Err, res.Missing}
+			}
+			return res, nil
+		case <-h.gone:
+			return nil, h.crash
+		case <-ctx.Done():
+			return nil, context.Cause(ctx)
 		}
-		return res, nil
-	case <-h.gone:
-		return nil, h.crash
-	case <-ctx.Done():
-		return nil, context.Cause(ctx)
-	}
+	}, nil
 }
 
 // childError is an error that the child reported.

@@ -15,6 +15,7 @@ import (
 	"gvisor.dev/gvisor/pkg/sentry/vfs"
 
 	"hako/internal/rootfs"
+	"hako/internal/tree"
 )
 
 // viewSpan is how many lowers one overlay stacks before the rest is put into a merged view of its own.
@@ -35,11 +36,14 @@ type lower struct {
 	roots []vfs.VirtualDentry
 	// view merges this layer with all below it. It is made when a stack on top of it becomes too high.
 	view *vfs.VirtualDentry
+	// pipes are the paths of the layer's pipes, see lift.
+	pipes []string
 }
 
 // mount makes a file system that is not attached anywhere.
 func (b *box) mount(name string, readOnly bool, data string, internal any) (*vfs.Mount, error) {
 	return b.kernel.VFS().MountDisconnected(b.ctx, b.creds, "none", name, &vfs.MountOptions{
+		Flags:                vfs.MountFlags{NoATime: name == tmpfs.Name}, // copies keep the access time of the original, see restoreTimes
 		ReadOnly:             readOnly,
 		GetFilesystemOptions: vfs.GetFilesystemOptions{InternalMount: true, Data: data, InternalData: internal},
 	})
@@ -83,6 +87,11 @@ func (b *box) addLower(id string, image *os.File, patch *rootfs.Patch) error {
 		return fmt.Errorf("mount the image of %s: %w", id, err)
 	}
 	l := &lower{roots: []vfs.VirtualDentry{root}}
+	for i := range patch.Entries {
+		if e := &patch.Entries[i]; e.Kind == tree.Fifo {
+			l.pipes = append(l.pipes, e.Path)
+		}
+	}
 	if len(patch.Entries) > 0 {
 		p, err := b.patch(root, image, patch)
 		if err != nil {
@@ -167,14 +176,18 @@ func (b *box) viewLocked(l *lower, roots []vfs.VirtualDentry, below *lower) erro
 
 // merged returns a read-only view of roots, top first. The caller drops it with unmount.
 func (b *box) merged(roots []vfs.VirtualDentry) (vfs.VirtualDentry, error) {
-	// Even a single tree goes through an overlay, which hides whiteouts that hide nothing;
-	// the empty tree at the bottom is there because an overlay wants two.
+	// Even a single tree goes through an overlay, which hides whiteouts that hide nothing. An overlay wants two,
+	// so there is always an empty one at the bottom.
 	empty, err := b.emptyTree()
 	if err != nil {
 		return vfs.VirtualDentry{}, err
 	}
+	if len(roots) == 0 {
+		return empty, nil
+	}
 	defer b.unmount(empty)
-	m, err := b.mount(overlay.Name, true, "", overlay.FilesystemOptions{LowerRoots: append(append([]vfs.VirtualDentry(nil), roots...), empty)})
+	all := append(append([]vfs.VirtualDentry(nil), roots...), empty)
+	m, err := b.mount(overlay.Name, true, "", overlay.FilesystemOptions{LowerRoots: all})
 	if err != nil {
 		return vfs.VirtualDentry{}, fmt.Errorf("merge %d lowers: %w", len(roots), err)
 	}

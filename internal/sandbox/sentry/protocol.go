@@ -53,7 +53,6 @@ type request struct {
 type bootRequest struct {
 	Platform    string
 	MemoryTotal uint64 // bytes, 0: as the kernel guesses
-	Cores       int
 	Debug       bool
 }
 
@@ -108,7 +107,7 @@ type response struct {
 	// Missing is set if a Run named a lower that is not mounted.
 	Missing bool
 	Exit    exitStatus
-	// Report holds lines about the child, for Boot and Check.
+	// Report answers Check.
 	Report []string
 }
 

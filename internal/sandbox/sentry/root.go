@@ -36,6 +36,8 @@ type stepRoot struct {
 	upper  vfs.VirtualDentry
 	lowers []vfs.VirtualDentry // top first, without the stubs
 	mounts *vfs.MountNamespace
+	// pipes and sockets are those of the upper, once its changes were read.
+	pipes, sockets []string
 }
 
 // newRoot makes the root of a step and everything that is mounted in it. ctx is that of the process to be.
@@ -61,7 +63,7 @@ func (b *box) newRoot(ctx context.Context, req *runRequest) (_ *stepRoot, err er
 	if stubs.Ok() {
 		stacked = append([]vfs.VirtualDentry{stubs}, lowers...)
 	}
-	if err := b.stackUpper(r, below, stacked); err != nil {
+	if err := b.stackUpper(r, below, stacked, b.pipesOf(req.Lowers)); err != nil {
 		return nil, err
 	}
 	if err := b.mountAll(ctx, r, req, files); err != nil {
@@ -71,12 +73,15 @@ func (b *box) newRoot(ctx context.Context, req *runRequest) (_ *stepRoot, err er
 }
 
 // stackUpper makes the upper with the owner, mode and time of the root below, and the mount namespace over both.
-func (b *box) stackUpper(r *stepRoot, below vfs.VirtualDentry, stacked []vfs.VirtualDentry) error {
+func (b *box) stackUpper(r *stepRoot, below vfs.VirtualDentry, stacked []vfs.VirtualDentry, pipes []string) error {
 	var err error
 	if r.upper, err = b.tmpfs(); err != nil {
 		return err
 	}
 	if err := b.copyMetadata(below, r.upper, ""); err != nil {
+		return err
+	}
+	if err := b.lift(below, r.upper, pipes); err != nil {
 		return err
 	}
 	if len(stacked) == 0 {

@@ -85,19 +85,27 @@ func (h *handle) mountNow(ctx context.Context, l *rootfs.Lower) error {
 
 // run executes a step and returns when it is over and all its output is written.
 func (h *handle) run(ctx context.Context, req *runRequest, step *sandbox.Step) error {
+	if cause := context.Cause(ctx); cause != nil {
+		return cause
+	}
 	s, err := newStreams(step)
 	if err != nil {
 		return err
 	}
+	wait, err := h.begin(&request{Run: req}, s.far...)
+	if err != nil {
+		s.close()
+		return err
+	}
+	closeAll(s.far) // those of the child are closed when the step is over, which ends the copying
+	s.copy(step)
 	// The end of ctx must not make us leave before the step's processes are gone, so it only sends the kill.
 	patient := context.WithoutCancel(ctx)
 	stop := context.AfterFunc(ctx, func() {
 		_, _ = h.call(patient, &request{Kill: &stepRequest{Step: req.Step}}) // fails only if the child is gone, and with it the step
 	})
 	defer stop()
-	s.copy(step)
-	res, err := h.call(patient, &request{Run: req}, s.far...)
-	closeAll(s.far) // with those of the child, which are closed when the step is over, this ends the copying
+	res, err := wait(patient)
 	copied := s.done.Wait()
 	if cause := context.Cause(ctx); cause != nil {
 		h.forget(req.Step)

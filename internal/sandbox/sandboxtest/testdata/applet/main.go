@@ -74,6 +74,7 @@ func files() applets {
 			t := time.Unix(int64(num(a[1])), 0)
 			return os.Chtimes(a[0], t, t)
 		},
+		"move":     func(a []string) error { return move(a[0], a[1]) },
 		"cat":      cat,
 		"ls":       ls,
 		"stat":     stat,
@@ -113,6 +114,13 @@ func processes() applets {
 		"lines": lines,
 		"fds":   fds,
 		"procs": procs,
+		"child": func(a []string) error { return exec.Command("/proc/self/exe", a...).Run() },
+		"crash": func([]string) error { return crash() },
+		"spin": func([]string) error {
+			for {
+				syscall.Getppid()
+			}
+		},
 		"spawn": func(a []string) error { return exec.Command("/proc/self/exe", a...).Start() },
 		"exec":  func(a []string) error { return syscall.Exec(a[0], a, os.Environ()) },
 		"dial": func(a []string) error {
