@@ -36,10 +36,10 @@ func newCollector(l Limits, file *os.File) (*collector, error) {
 
 // content reads exactly size bytes, hashes them, stores them in the image and copies them to also, which may be nil.
 func (c *collector) content(ctx context.Context, ino *inode, r io.Reader, also io.Writer) error {
-	c.bytes += ino.Size
-	if c.bytes > c.names.limits.TarBytes {
+	if ino.Size > c.names.limits.TarBytes-c.bytes { // a sum could overflow: the sizes of sparse files are only claims
 		return fmt.Errorf("layer has more than %d bytes of content", c.names.limits.TarBytes)
 	}
+	c.bytes += ino.Size
 	ino.offset = -1
 	if c.image != nil {
 		var err error

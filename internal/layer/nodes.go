@@ -44,7 +44,7 @@ type inode struct {
 // makes an opaque directory.
 type names struct {
 	root   *node
-	count  int   // nodes made, also those replaced
+	count  int   // nodes made, also those replaced, and late links
 	bytes  int64 // of names, link targets and attributes
 	limits Limits
 	late   []lateLink
@@ -147,21 +147,29 @@ func (t *names) link(dir *node, name string, ino *inode) (*node, error) {
 	if len(name) > maxName {
 		return nil, fmt.Errorf("name has a component longer than %d bytes", maxName)
 	}
-	if t.count++; t.count > t.limits.Entries {
-		return nil, fmt.Errorf("layer has more than %d entries", t.limits.Entries)
-	}
-	t.bytes += int64(n.depth + len(ino.Linkname))
-	for k, v := range ino.Xattrs {
-		t.bytes += int64(len(k) + len(v))
-	}
-	if t.bytes > t.limits.NameBytes {
-		return nil, fmt.Errorf("layer has more than %d bytes of names and attributes", t.limits.NameBytes)
+	if err := t.charge(n.depth, &ino.Entry); err != nil {
+		return nil, err
 	}
 	if ino.Kind == tree.Dir {
 		n.children = map[string]*node{}
 	}
 	dir.children[name] = n
 	return n, nil
+}
+
+// charge counts what an entry with a path of so many bytes costs.
+func (t *names) charge(path int, e *tree.Entry) error {
+	if t.count++; t.count > t.limits.Entries {
+		return fmt.Errorf("layer has more than %d entries", t.limits.Entries)
+	}
+	t.bytes += int64(path + len(e.Linkname))
+	for k, v := range e.Xattrs {
+		t.bytes += int64(len(k) + len(v))
+	}
+	if t.bytes > t.limits.NameBytes {
+		return fmt.Errorf("layer has more than %d bytes of names and attributes", t.limits.NameBytes)
+	}
+	return nil
 }
 
 // put adds an entry at its path, which has no markers in it. Hard links go to putLink.
@@ -210,6 +218,9 @@ func (t *names) putLink(e tree.Entry) error {
 		return err
 	}
 	if target == nil {
+		if err := t.charge(len(e.Path), &e); err != nil {
+			return err
+		}
 		t.late = append(t.late, lateLink{parent: dir, name: name, entry: e})
 		return nil
 	}

@@ -5,6 +5,7 @@ import (
 	"bytes"
 	"fmt"
 	"io"
+	"math"
 	"slices"
 	"strings"
 	"testing"
@@ -330,6 +331,11 @@ func TestLimits(t *testing.T) {
 		names = append(names, tdir(fmt.Sprintf("d%d/%s", i, strings.Repeat("x", 100))))
 	}
 	sparse := slices.Concat(sparseHeader("bomb", 1<<40), make([]byte, 1024))
+	overflow := slices.Concat(sparseHeader("small", 10), sparseHeader("bomb", math.MaxInt64), make([]byte, 1024))
+	var early []entry
+	for range 100 {
+		early = append(early, tlink("l", "later"))
+	}
 	for name, c := range map[string]struct {
 		tar    []byte
 		limits layer.Limits
@@ -340,6 +346,8 @@ func TestLimits(t *testing.T) {
 		"tar":            {tarOf(t, treg("f", strings.Repeat("x", 5000))), layer.Limits{TarBytes: 3000}, "more than 3000 bytes"},
 		"garbage after":  {append(tarOf(t), make([]byte, 9000)...), layer.Limits{TarBytes: 3000}, "larger than allowed"},
 		"sparse bomb":    {sparse, layer.Limits{TarBytes: 1 << 30}, "more than 1073741824 bytes of content"},
+		"sparse sum":     {overflow, layer.Limits{}, "bytes of content"},
+		"early links":    {tarOf(t, append(early, treg("later", ""))...), layer.Limits{Entries: 50}, "more than 50 entries"},
 		"sparse default": {slices.Concat(sparseHeader("bomb", 1<<41), make([]byte, 1024)), layer.Limits{}, "bytes of content"},
 	} {
 		t.Run(name, func(t *testing.T) {
