@@ -1,0 +1,125 @@
+package main
+
+import (
+	"encoding/json"
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+
+	"hako/test/conformance"
+)
+
+// difference says how two results differ; its first line says in what, for shrinking.
+func difference(want, got *conformance.Expectation) (string, error) {
+	var kinds, lines []string
+	add := func(kind string, less []string) {
+		if len(less) > 0 {
+			kinds, lines = append(kinds, kind), append(lines, less...)
+		}
+	}
+	facts := func(e *conformance.Expectation) map[string]string {
+		return map[string]string{"base": e.Base, "layers": fmt.Sprint(e.Layers)}
+	}
+	add("layers", compareMaps(facts(want), facts(got)))
+	w, err := flatten(want)
+	if err != nil {
+		return "", err
+	}
+	g, err := flatten(got)
+	if err != nil {
+		return "", err
+	}
+	add("configuration", compareMaps(w, g))
+	wt, gt := treeMap(want.Tree), treeMap(got.Tree)
+	tree := compareMaps(wt, gt)
+	add("tree"+aspects(wt, gt), tree)
+	if len(kinds) == 0 {
+		return "", nil
+	}
+	return "differs in " + strings.Join(kinds, ", ") + ": BuildKit (-), hako (+)\n" + strings.Join(lines, "\n"), nil
+}
+
+// flatten turns configuration and history into text by name.
+func flatten(e *conformance.Expectation) (map[string]string, error) {
+	m := map[string]string{}
+	put := func(name string, v any) error {
+		b, err := json.Marshal(v)
+		m[name] = string(b)
+		return err
+	}
+	for k, v := range e.Config {
+		if err := put(k, v); err != nil {
+			return nil, fmt.Errorf("encode configuration: %w", err)
+		}
+	}
+	for i, h := range e.History {
+		if err := put(fmt.Sprintf("history %d", i), h); err != nil {
+			return nil, fmt.Errorf("encode history: %w", err)
+		}
+	}
+	return m, nil
+}
+
+// treeMap has the descriptions by path.
+func treeMap(lines []string) map[string]string {
+	m := map[string]string{}
+	for _, l := range lines {
+		p, d, _ := strings.Cut(l, ": ")
+		m[p] = d
+	}
+	return m
+}
+
+func compareMaps(want, got map[string]string) []string {
+	keys := maps.Clone(want)
+	maps.Copy(keys, got)
+	var lines []string
+	for _, k := range slices.Sorted(maps.Keys(keys)) {
+		w, inWant := want[k]
+		g, inGot := got[k]
+		if w == g && inWant == inGot {
+			continue
+		}
+		if inWant {
+			lines = append(lines, "- "+k+": "+w)
+		}
+		if inGot {
+			lines = append(lines, "+ "+k+": "+g)
+		}
+	}
+	return lines
+}
+
+// aspects says of the first path that differs what is not the same.
+func aspects(want, got map[string]string) string {
+	keys := maps.Clone(want)
+	maps.Copy(keys, got)
+	for _, k := range slices.Sorted(maps.Keys(keys)) {
+		w, inWant := want[k]
+		g, inGot := got[k]
+		switch {
+		case w == g:
+		case !inWant || w == "gone":
+			return " (only hako)"
+		case !inGot || g == "gone":
+			return " (only BuildKit)"
+		default:
+			return " (" + changedWords(strings.Fields(w), strings.Fields(g)) + ")"
+		}
+	}
+	return ""
+}
+
+// changedWords names the first of the words of two descriptions that differ.
+func changedWords(w, g []string) string {
+	if w[0] != g[0] {
+		return w[0] + " " + g[0]
+	}
+	for i := range min(len(w), len(g)) {
+		if w[i] != g[i] {
+			return fmt.Sprintf("%s, word %d", w[0], i)
+		}
+	}
+	return w[0] + ", more"
+}
