@@ -7,7 +7,6 @@ import (
 	"io"
 	"io/fs"
 	"math"
-	"slices"
 	"strconv"
 	"strings"
 	"syscall"
@@ -38,22 +37,25 @@ var errIDRange = fmt.Errorf("ids must be in the range 0 to %d", math.MaxInt32)
 // no file is looked at for them. Only Home is always looked up, by number.
 // A nil t has no files.
 func LookupUser(t tree.Tree, spec string) (User, error) {
-	accounts, err := readAccounts(t)
+	u, err := findUser(t, spec)
+	if err == nil {
+		u.Home, err = homeOf(t, u.UID)
+	}
 	if err != nil && spec == "" {
 		return User{Home: "/"}, nil // root needs no files
 	}
 	if err != nil {
 		return User{}, err
 	}
-	u, err := accounts.user(spec)
-	if err != nil {
-		return User{}, err
-	}
-	u.Home = "/"
-	if a := find(accounts.users, func(a *account) bool { return a.uid == int(u.UID) }); a != nil && a.home != "" {
-		u.Home = a.home
-	}
 	return u, nil
+}
+
+func homeOf(t tree.Tree, uid uint32) (string, error) {
+	a, err := lookup(t, passwdPath, func(a *account) bool { return a.uid == int(uid) })
+	if err != nil || a == nil || a.home == "" {
+		return "/", err
+	}
+	return a.home, nil
 }
 
 // LookupOwner finds the owner that --chown or the USER of a WORKDIR names: "user[:group]", each a name or a number.
@@ -72,7 +74,7 @@ func LookupOwner(t tree.Tree, spec string) (uid, gid uint32, err error) {
 			return 0, 0, err
 		}
 		if a == nil {
-			return 0, 0, fmt.Errorf("unable to find user %s: %w", user, ErrNoUser)
+			return 0, 0, fmt.Errorf("unable to find user %s: %w", printable(user), ErrNoUser)
 		}
 		uid, gid = uint32(a.uid), uint32(a.gid) //nolint:gosec // parseAccount checks the range
 	}
@@ -90,7 +92,7 @@ func LookupOwner(t tree.Tree, spec string) (uid, gid uint32, err error) {
 		return 0, 0, err
 	}
 	if g == nil {
-		return 0, 0, fmt.Errorf("unable to find group %s: %w", group, ErrNoGroup)
+		return 0, 0, fmt.Errorf("unable to find group %s: %w", printable(group), ErrNoGroup)
 	}
 	return uid, uint32(g.gid), nil //nolint:gosec // parseAccount checks the range
 }
@@ -124,75 +126,56 @@ type account struct {
 	name     string
 	uid, gid int
 	home     string
-	members  []string
-}
-
-// accounts are the users and groups of an image.
-type accounts struct {
-	users, groups []account
-}
-
-func readAccounts(t tree.Tree) (*accounts, error) {
-	users, err := readFile(t, passwdPath)
-	if err != nil {
-		return nil, err
-	}
-	groups, err := readFile(t, groupPath)
-	if err != nil {
-		return nil, err
-	}
-	return &accounts{users: users, groups: groups}, nil
+	members  string // separated by commas
 }
 
 // lookup returns the first account in the file that matches, or nil.
 func lookup(t tree.Tree, file string, match func(*account) bool) (*account, error) {
-	all, err := readFile(t, file)
-	if err != nil {
-		return nil, err
-	}
-	return find(all, match), nil
-}
-
-func find(all []account, match func(*account) bool) *account {
-	for i := range all {
-		if match(&all[i]) {
-			return &all[i]
+	var found *account
+	err := eachAccount(t, file, func(a *account) bool {
+		if match(a) {
+			first := *a
+			found = &first
 		}
-	}
-	return nil
+		return found == nil
+	})
+	return found, err
 }
 
-// readFile reads /etc/passwd or /etc/group inside t, through symbolic links. A missing file is empty.
-func readFile(t tree.Tree, file string) ([]account, error) {
+// eachAccount reads /etc/passwd or /etc/group inside t, through symbolic links, as long as visit wants more; the account is visit's until it returns.
+// A missing file is empty. Nothing is kept: the image may be hostile, and the file large.
+func eachAccount(t tree.Tree, file string, visit func(*account) bool) error {
 	if t == nil {
-		return nil, nil
+		return nil
 	}
 	r, err := openFile(t, file)
 	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, syscall.ENOTDIR) {
-		return nil, nil
+		return nil
 	}
 	if err != nil {
-		return nil, fmt.Errorf("read %s of the image: %w", file, err)
+		return fmt.Errorf("read %s of the image: %w", file, err)
 	}
 	defer r.Close() //nolint:errcheck // nothing was written
-	var out []account
 	limited := &io.LimitedReader{R: r, N: maxAccounts + 1}
 	s := bufio.NewScanner(limited)
 	s.Buffer(nil, maxAccountLine)
+	var a account
 	for s.Scan() {
 		line := strings.TrimSpace(s.Text())
 		if line == "" || file == groupPath && line[0] == '#' {
 			continue
 		}
-		out = append(out, parseAccount(file, line))
+		if a = parseAccount(file, line); !visit(&a) {
+			return nil
+		}
 	}
 	if err := s.Err(); err != nil {
-		return nil, fmt.Errorf("read %s of the image: %w", file, err)
+		return fmt.Errorf("read %s of the image: %w", file, err)
 	}
 	if limited.N == 0 {
-		return nil, fmt.Errorf("read %s of the image: it is larger than %d bytes", file, maxAccounts)
+		return fmt.Errorf("read %s of the image: it is larger than %d bytes", file, maxAccounts)
 	}
-	return out, nil
+	return nil
 }
 
 func openFile(t tree.Tree, file string) (io.ReadCloser, error) {
@@ -212,18 +195,20 @@ func openFile(t tree.Tree, file string) (io.ReadCloser, error) {
 
 // parseAccount reads one line; fields that are missing or no numbers are zero, as for everybody who reads these files.
 func parseAccount(file, line string) account {
-	f := append(strings.Split(line, ":"), "", "", "", "", "", "")
+	var f [6]string
+	for i := range f {
+		f[i], line, _ = strings.Cut(line, ":")
+	}
 	if file == groupPath {
-		a := account{name: f[0], gid: fileID(f[2])}
-		if f[3] != "" {
-			a.members = strings.Split(f[3], ",")
-		}
-		return a
+		return account{name: f[0], gid: fileID(f[2]), members: f[3]}
 	}
 	return account{name: f[0], uid: fileID(f[2]), gid: fileID(f[3]), home: f[5]}
 }
 
 func fileID(s string) int {
+	if s == "" {
+		return 0
+	}
 	n, err := strconv.Atoi(s)
 	if err != nil || n < 0 || n > math.MaxUint32 {
 		return 0
@@ -231,8 +216,8 @@ func fileID(s string) int {
 	return n
 }
 
-// user finds the user of a USER text, without Home.
-func (a *accounts) user(spec string) (User, error) {
+// findUser finds the user of a USER text, without Home.
+func findUser(t tree.Tree, spec string) (User, error) {
 	if spec == "" {
 		spec = "0"
 	}
@@ -245,29 +230,32 @@ func (a *accounts) user(spec string) (User, error) {
 	if err != nil {
 		return User{}, fmt.Errorf("user %q: %w", user, err)
 	}
-	found := find(a.users, func(u *account) bool {
+	found, err := lookup(t, passwdPath, func(u *account) bool {
 		if isUID || user == "" {
 			return u.uid == uid
 		}
 		return u.name == user
 	})
+	if err != nil {
+		return User{}, err
+	}
 	u, name := User{UID: uint32(uid)}, "" //nolint:gosec // userID checks the range
 	switch {
 	case found != nil:
 		u.UID, u.GID, name = uint32(found.uid), uint32(found.gid), found.name //nolint:gosec // fileID checks the range
 	case !isUID && user != "":
-		return User{}, fmt.Errorf("unable to find user %s: %w", user, ErrNoUser)
+		return User{}, fmt.Errorf("unable to find user %s: %w", printable(user), ErrNoUser)
 	}
 	if group == "" {
-		u.Groups = a.memberships(name, u.GID)
-		return u, nil
+		u.Groups, err = memberships(t, name, u.GID)
+		return u, err
 	}
-	u.GID, err = a.group(group)
+	u.GID, err = findGroup(t, group)
 	return u, err
 }
 
-// group finds the group part of a USER text.
-func (a *accounts) group(s string) (uint32, error) {
+// findGroup finds the group part of a USER text.
+func findGroup(t tree.Tree, s string) (uint32, error) {
 	gid, isGID, err := userID(s)
 	if err != nil {
 		return 0, fmt.Errorf("group %q: %w", s, err)
@@ -275,26 +263,50 @@ func (a *accounts) group(s string) (uint32, error) {
 	if isGID {
 		return uint32(gid), nil //nolint:gosec // userID checks the range
 	}
-	g := find(a.groups, func(g *account) bool { return g.name == s })
+	g, err := lookup(t, groupPath, func(g *account) bool { return g.name == s })
+	if err != nil {
+		return 0, err
+	}
 	if g == nil {
-		return 0, fmt.Errorf("unable to find group %s: %w", s, ErrNoGroup)
+		return 0, fmt.Errorf("unable to find group %s: %w", printable(s), ErrNoGroup)
 	}
 	return uint32(g.gid), nil //nolint:gosec // fileID checks the range
 }
 
-// memberships lists the groups that have the user as a member, but for its own group.
-func (a *accounts) memberships(user string, gid uint32) []uint32 {
-	if user == "" {
-		return nil
+// printable quotes what could confuse a terminal: the name may come from the configuration of a foreign image.
+func printable(s string) string {
+	if q := strconv.Quote(s); q != `"`+s+`"` {
+		return q
 	}
+	return s
+}
+
+// memberships lists the groups that have the user as a member, but for its own group.
+func memberships(t tree.Tree, user string, gid uint32) ([]uint32, error) {
+	if user == "" {
+		return nil, nil
+	}
+	seen := map[uint32]bool{gid: true}
 	var out []uint32
-	for i := range a.groups {
-		g := uint32(a.groups[i].gid) //nolint:gosec // fileID checks the range
-		if slices.Contains(a.groups[i].members, user) && g != gid && !slices.Contains(out, g) {
+	err := eachAccount(t, groupPath, func(a *account) bool {
+		g := uint32(a.gid) //nolint:gosec // fileID checks the range
+		if !seen[g] && a.has(user) {
+			seen[g] = true
 			out = append(out, g)
 		}
+		return true
+	})
+	return out, err
+}
+
+// has tells whether the user is a member of the group.
+func (a *account) has(user string) bool {
+	for m := range strings.SplitSeq(a.members, ",") {
+		if m == user {
+			return true
+		}
 	}
-	return out
+	return false
 }
 
 // idPair reads "uid:gid" where both are numbers or "root".

@@ -114,6 +114,7 @@ func TestAccountsOfOddImages(t *testing.T) {
 		{name: "a directory", files: "etc/passwd/", spec: "app", err: "read /etc/passwd of the image: not a regular file"},
 		{name: "a directory, root", files: "etc/passwd/", spec: "", want: rootfs.User{Home: "/"}},
 		{name: "a loop", files: "etc/passwd -> passwd", spec: "app", err: "read /etc/passwd of the image: resolve /etc/passwd: too many levels of symbolic links"},
+		{name: "control characters", files: "a", spec: "x\x1b[31m", err: `unable to find user "x\x1b[31m": no matching entries in passwd file`},
 		{name: "a long line", files: "etc/passwd = " + strings.Repeat("x", 2<<20), spec: "app", err: "read /etc/passwd of the image: bufio.Scanner: token too long"},
 	}
 	for _, tt := range tests {
@@ -134,6 +135,20 @@ func TestAccountsOfOddImages(t *testing.T) {
 	}
 	if uid, gid, err := rootfs.LookupOwner(nil, "5:6"); uid != 5 || gid != 6 || err != nil {
 		t.Errorf("numbers without files: %d:%d %v", uid, gid, err)
+	}
+}
+
+// TestLargeAccountFilesCostNoMemory is about hostile images: five million lines once took a gigabyte.
+func TestLargeAccountFilesCostNoMemory(t *testing.T) {
+	many := strings.Repeat(`:\n`, 100_000)
+	tr := merged(t, "etc/passwd = "+many+"\n etc/group = "+many)
+	allocs := testing.AllocsPerRun(1, func() {
+		if _, err := rootfs.LookupUser(tr, "7"); err != nil {
+			t.Error(err)
+		}
+	})
+	if allocs > 1000 {
+		t.Errorf("%v allocations for 100,000 lines", allocs)
 	}
 }
 
