@@ -6,6 +6,8 @@ import (
 	"errors"
 	"fmt"
 	"strings"
+	"unicode"
+	"unicode/utf8"
 )
 
 // Span is a range of lines in a Dockerfile.
@@ -55,7 +57,11 @@ func (e *Error) Error() string {
 func (e *Error) Unwrap() error { return e.Cause }
 
 // Format returns the form for people: the message, the marked source lines and the hint, over several lines.
-func Format(err error) string {
+// Control characters are spelled out, because messages quote names of images and answers of registries,
+// which could otherwise command a terminal.
+func Format(err error) string { return printable(format(err)) }
+
+func format(err error) string {
 	var e *Error
 	if !errors.As(err, &e) {
 		return err.Error()
@@ -73,6 +79,23 @@ func Format(err error) string {
 	}
 	if e.Hint != "" {
 		b.WriteString("\n  " + e.Hint)
+	}
+	return b.String()
+}
+
+// printable spells out what a terminal would obey, but for tabs and line ends, and what is no UTF-8.
+func printable(s string) string {
+	var b strings.Builder
+	for i, r := range s {
+		_, size := utf8.DecodeRuneInString(s[i:])
+		switch {
+		case r == utf8.RuneError && size == 1:
+			fmt.Fprintf(&b, `\x%02x`, s[i])
+		case unicode.IsControl(r) && r != '\n' && r != '\t':
+			fmt.Fprintf(&b, `\x%02x`, r)
+		default:
+			b.WriteRune(r)
+		}
 	}
 	return b.String()
 }
