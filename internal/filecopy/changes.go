@@ -18,10 +18,11 @@ import (
 
 // Changes is what an instruction changes, in normal form. It is not safe for concurrent use.
 type Changes struct {
-	name  string // the instruction
-	draft *draft
-	spool *spool
-	read  bool
+	name     string // the instruction
+	draft    *draft
+	spool    *spool
+	warnings []string
+	read     bool
 }
 
 var _ layer.Changes = (*Changes)(nil)
@@ -37,6 +38,9 @@ func (c *Changes) Each(ctx context.Context, fn func(e tree.Entry, content io.Rea
 	w := &writer{ctx: ctx, draft: c.draft, name: c.name, emit: fn, written: map[*inode]string{}}
 	return w.directory(c.draft.root, ".")
 }
+
+// Warnings says what the user should know although the instruction succeeds: patterns that match nothing.
+func (c *Changes) Warnings() []string { return c.warnings }
 
 // Close frees what the changes hold. It is idempotent.
 func (c *Changes) Close() error {

@@ -26,6 +26,8 @@ type copier struct {
 	chmod   *chmod
 	dirMode uint32 // of directories that are made on the way
 	spool   *spool
+	// warnings are what Changes.Warnings returns.
+	warnings []string
 }
 
 func newCopier(ctx context.Context, req *Request) (*copier, error) {

@@ -64,7 +64,7 @@ func Copy(ctx context.Context, req *Request) (*Changes, error) {
 		c.spool.close()
 		return nil, err
 	}
-	return &Changes{name: c.name, draft: c.draft, spool: c.spool}, nil
+	return &Changes{name: c.name, draft: c.draft, spool: c.spool, warnings: c.warnings}, nil
 }
 
 // MkdirRequest is a WORKDIR whose directory has to exist.
@@ -110,6 +110,9 @@ func (c *copier) run() error {
 		matches, err := c.matches(pattern)
 		if err != nil {
 			return err
+		}
+		if len(matches) == 0 {
+			c.warnings = append(c.warnings, fmt.Sprintf("%s: no file matches %q in %s", c.name, pattern, c.req.FromName))
 		}
 		for _, src := range matches {
 			if err := c.source(src); err != nil {

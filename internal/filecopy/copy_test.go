@@ -400,6 +400,20 @@ func TestCopyWildcards(t *testing.T) {
 	}})
 }
 
+func TestWarnings(t *testing.T) {
+	t.Parallel()
+	c, err := filecopy.Copy(t.Context(), &filecopy.Request{
+		From: treetest.New(t, "a.go"), FromName: "the build context", Paths: []string{"*.go", "dist/../*.js"}, Dest: "/", Now: now(),
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := []string{`COPY: no file matches "dist/../*.js" in the build context`}
+	if diff := cmp.Diff(want, c.Warnings()); diff != "" {
+		t.Errorf("warnings (-want +got):\n%s", diff)
+	}
+}
+
 func TestInline(t *testing.T) {
 	t.Parallel()
 	file := func(name, data string) filecopy.Inline { return filecopy.Inline{Name: name, Data: []byte(data)} }

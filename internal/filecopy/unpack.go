@@ -37,7 +37,7 @@ func (c *copier) unpack(src, p string) (done bool, err error) {
 		return false, c.readError(p, err)
 	}
 	defer func() { err = errors.Join(err, r.Close()) }()
-	plain, err := decompress(r)
+	plain, err := decompress(&boundReader{ctx: c.ctx, r: r})
 	if err != nil {
 		return false, c.readError(p, err)
 	}
@@ -50,6 +50,20 @@ func (c *copier) unpack(src, p string) (done bool, err error) {
 		return false, &diag.Error{What: fmt.Sprintf("ADD: unpack %s", strings.TrimPrefix(src, "/")), Cause: err}
 	}
 	return true, nil
+}
+
+// boundReader is a reader that ends with a context.
+type boundReader struct {
+	ctx context.Context //nolint:containedctx // lives as long as the call it serves
+	r   io.Reader
+}
+
+// Read reads on, or returns ctx's cause.
+func (p *boundReader) Read(b []byte) (int, error) {
+	if p.ctx.Err() != nil {
+		return 0, context.Cause(p.ctx)
+	}
+	return p.r.Read(b)
 }
 
 func (c *copier) isArchive(p string) (bool, error) {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 
+	"hako/internal/event"
 	"hako/internal/filecopy"
 	"hako/internal/plan"
 	"hako/internal/tree"
@@ -26,6 +27,9 @@ func (s *solver) copy(ctx context.Context, j job, op *plan.Copy) (*state, error)
 	})
 	if err != nil {
 		return nil, err
+	}
+	for _, w := range changes.Warnings() {
+		s.parts.Events.Emit(event.Warning{Message: w, Span: j.step.Span})
 	}
 	next, err := s.commit(ctx, changes, j)
 	return next, errors.Join(err, changes.Close())
