@@ -7,6 +7,7 @@ import (
 
 	"hako/internal/blob"
 	"hako/internal/buildcontext"
+	"hako/internal/event"
 	"hako/internal/imagesource"
 	"hako/internal/layer"
 	"hako/internal/output"
@@ -44,7 +45,10 @@ func open(ctx context.Context, env Env, req Request) (_ *builder, err error) {
 	if err := b.openRegistry(); err != nil {
 		return nil, err
 	}
-	b.engine, err = sentry.New(ctx, sentry.Options{UpperFile: func() (*os.File, error) { return b.dir.ExecFile("upper") }})
+	b.engine, err = sentry.New(ctx, sentry.Options{
+		UpperFile: func() (*os.File, error) { return b.dir.ExecFile("upper") },
+		Crashed:   func(c *sentry.CrashError) { env.Events.Emit(event.Info{Message: "a step is tried again: " + c.Error()}) },
+	})
 	if err != nil {
 		return nil, err
 	}
