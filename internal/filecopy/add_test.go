@@ -172,6 +172,14 @@ func TestAddArchive(t *testing.T) {
 		name: "the last of equal names wins", dest: "/", archive: "a @7 = x \n a @8 = yy",
 		want: "a 0644 0:0 @8 = yy",
 	}, {
+		name: "a directory's time goes through the link that replaced it", dest: "/d", archive: "a/b/ 0711 @7 \n a/b @8 -> /",
+		want: `d/ 0755 0:0 @7
+			d/a/ 0755 0:0 @1000
+			d/a/b 0:0 @8 -> /`,
+	}, {
+		name: "a directory's time has nowhere to go", dest: "/d", archive: "b/ 0711 @7 \n b @8 -> nowhere",
+		want: `error: ADD: unpack x: set time of "b": it is not there`,
+	}, {
 		name: "a hard link to a file of the stage", dest: "/", below: "d/a 0600 1:2 @3 = x", archive: "b 0640 4:5 @7 => d/a",
 		want: `b 0640 4:5 @7 = x
 			d/ 0755 0:0 @0

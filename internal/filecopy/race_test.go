@@ -257,3 +257,18 @@ func text(t *testing.T, tr tree.Tree) string {
 	}
 	return s
 }
+
+// ignoring is a tree that leaves everything out that it has not.
+type ignoring struct{ tree.Tree }
+
+func (ignoring) Excluded(string) (pattern, file string, ok bool) { return "dist", ".dockerignore", true }
+
+func TestHintAtIgnoreFile(t *testing.T) {
+	t.Parallel()
+	got := copied(t, &filecopy.Request{From: ignoring{treetest.New(t, "a")}, Paths: []string{"dist/app.js"}, Dest: "/"})
+	want := trim(`error: COPY: "dist/app.js" not found in the build context
+		hint: .dockerignore leaves it out with "dist"; change that pattern or add "!dist/app.js" after it.`)
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Errorf("error (-want +got):\n%s", diff)
+	}
+}

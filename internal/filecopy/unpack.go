@@ -127,14 +127,26 @@ func (u *unpacker) all(r *tar.Reader) error {
 			return fmt.Errorf("%q: %w", h.Name, err)
 		}
 	}
+	return u.setTimes()
+}
+
+// setTimes sets the times of directories. What a later entry has put in the place of one gets its time,
+// through symbolic links.
+func (u *unpacker) setTimes() error {
 	for _, d := range u.dirs {
-		n, err := u.find(d.path)
+		at, err := tree.Resolve(u, d.path, true)
 		if err != nil {
-			return err
+			return fmt.Errorf("set time of %q: %w", d.path, err)
 		}
-		if n != nil {
-			n.entry.ModTime = d.time
+		n, err := u.draft.find(u.inside(at))
+		if err != nil {
+			return fmt.Errorf("set time of %q: %w", d.path, err)
 		}
+		if n == nil {
+			return fmt.Errorf("set time of %q: it is not there", d.path)
+		}
+		n.entry.ModTime = d.time
+		n.touched = true
 	}
 	return nil
 }
