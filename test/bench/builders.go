@@ -123,8 +123,9 @@ func (b *bench) openHako(ctx context.Context) (builder, error) {
 func (h *hako) name() string { return "hako" }
 
 func (h *hako) version(ctx context.Context) (string, error) {
+	begin := time.Now()
 	v, err := firstLine(ctx, h.bin, "version")
-	return v + ", root on the machine", err
+	return fmt.Sprintf("%s, root on the machine; starting the process alone takes %.2f s", v, time.Since(begin).Seconds()), err
 }
 
 func (h *hako) forget(context.Context) error { return nil }
