@@ -45,7 +45,7 @@ func identityCases() cases {
 			wantOut(t, b.run(t, r.Stack, step), "1234 0 99 99 []\n")
 		},
 		"file capability": func(t *testing.T, b *bed) {
-			r := b.ok(t, "copyself", "/tmp/cap", ";", "setxattr", "/tmp/cap", "security.capability", capability)
+			r := b.ok(t, "copyself", "/tmp/cap", ";", "setxattr", "/tmp/cap", "security.capability", quoted(capability))
 			step := as(b, sandbox.User{UID: 1234, GID: 99}, "status", "CapEff")
 			step.Args[0] = "/tmp/cap"
 			wantOut(t, b.run(t, r.Stack, step), "CapEff: 0000000000002080\n")
@@ -124,12 +124,12 @@ func surroundingCases() cases {
 		},
 		"devices": func(t *testing.T, b *bed) {
 			r := b.ok(t, "stat", "/dev/null", "/dev/zero", "/dev/full", "/dev/random", "/dev/urandom", "/dev/tty", "/dev/fd", "/dev/stdin",
-				"/dev/stdout", "/dev/stderr", "/dev/ptmx", "/dev/pts/ptmx", "/dev/shm", "/dev/mqueue", "/dev/core")
+				"/dev/stdout", "/dev/stderr", "/dev/ptmx", "/dev/pts/ptmx", "/dev/shm", "/dev/core", ";", "ls", "/dev/mqueue")
 			wantOut(t, r, strings.Join([]string{
 				"/dev/null 020666 0:0 1,3", "/dev/zero 020666 0:0 1,5", "/dev/full 020666 0:0 1,7", "/dev/random 020666 0:0 1,8",
 				"/dev/urandom 020666 0:0 1,9", "/dev/tty 020666 0:0 5,0", "/dev/fd 120777 0:0 0,0", "/dev/stdin 120777 0:0 0,0",
 				"/dev/stdout 120777 0:0 0,0", "/dev/stderr 120777 0:0 0,0", "/dev/ptmx 120777 0:0 0,0", "/dev/pts/ptmx 020666 0:0 5,2",
-				"/dev/shm 041777 0:0 0,0", "/dev/mqueue 041777 0:0 0,0", "/dev/core 120777 0:0 0,0", "",
+				"/dev/shm 041777 0:0 0,0", "/dev/core 120777 0:0 0,0", "",
 			}, "\n"))
 		},
 		"shm size": func(t *testing.T, b *bed) {

@@ -208,7 +208,7 @@ func (b *box) create(s *step, args *kernel.CreateProcessArgs, stdio []*os.File) 
 	root.mounts.IncRef() // CreateProcess takes one over
 	tg, _, err := k.CreateProcess(*args)
 	if err != nil {
-		return &startError{fmt.Sprintf("exec %s: %s", args.Filename, loadReason(err))}
+		return &startError{loadReason(args.Filename, err)}
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -216,9 +216,12 @@ func (b *box) create(s *step, args *kernel.CreateProcessArgs, stdio []*os.File) 
 	return nil
 }
 
-// loadReason strips the kernel's wrapping from the error of an executable that cannot be loaded.
-func loadReason(err error) string {
-	return strings.TrimPrefix(err.Error(), "failed to load ")
+// loadReason is why an executable cannot be loaded, without the kernel's wrapping.
+func loadReason(name string, err error) string {
+	if rest, ok := strings.CutPrefix(err.Error(), "failed to load "); ok {
+		return "exec " + rest
+	}
+	return fmt.Sprintf("exec %s: %v", name, err)
 }
 
 // namespaceInode makes the reference counter of a namespace.

@@ -159,6 +159,7 @@ func (b *box) mountAll(ctx context.Context, r *stepRoot, req *runRequest, files 
 			return fmt.Errorf("show %s to the step: %w", f.Path, err)
 		}
 	}
+	// What gVisor's /dev lacks compared with runc's.
 	if err := b.kernel.VFS().SymlinkAt(b.ctx, b.creds, at(root, "/dev/core"), "/proc/kcore"); err != nil {
 		return fmt.Errorf("link /dev/core: %w", err)
 	}

@@ -74,9 +74,18 @@ func files() applets {
 			t := time.Unix(int64(num(a[1])), 0)
 			return os.Chtimes(a[0], t, t)
 		},
-		"move":     func(a []string) error { return move(a[0], a[1]) },
-		"cat":      cat,
-		"ls":       ls,
+		"move": func(a []string) error { return move(a[0], a[1]) },
+		"cat":  cat,
+		"ls":   ls,
+		"same": func(a []string) error {
+			x, err := os.Lstat(a[0])
+			if err != nil {
+				return err
+			}
+			y, err := os.Lstat(a[1])
+			fmt.Println(os.SameFile(x, y))
+			return err
+		},
 		"stat":     stat,
 		"big":      func(a []string) error { return big(a[0], num(a[1])) },
 		"many":     func(a []string) error { return many(a[0], num(a[1])) },

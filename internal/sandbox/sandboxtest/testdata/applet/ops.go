@@ -8,6 +8,7 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"syscall"
 	"unsafe"
@@ -119,6 +120,10 @@ func setxattr(p, name, value string) error {
 		return err
 	}
 	np, err := syscall.BytePtrFromString(name)
+	if err != nil {
+		return err
+	}
+	value, err = strconv.Unquote(`"` + value + `"`) // arguments cannot have a zero byte
 	if err != nil {
 		return err
 	}
