@@ -50,7 +50,7 @@ lint:
 # What is generated: the flag reference and the list of linked packages.
 docs:
 	$(GO) test ./internal/cli -run TestReference -update
-	$(GO) test ./internal/archtest -run TestLinkedModules -update
+	$(GO) test ./internal/archtest -run TestLinkedPackages -update
 
 clean:
 	rm -rf out

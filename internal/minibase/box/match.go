@@ -13,12 +13,20 @@ import (
 	"strings"
 )
 
-// compilePattern turns a POSIX pattern into a Go one; basic patterns have their brackets escaped.
-func compilePattern(pattern string, extended, ignoreCase bool) (*regexp.Regexp, error) {
-	if !extended {
+// dialect says how a pattern is meant.
+type dialect uint8
+
+const (
+	extended dialect = 1 << iota // brackets group; in a basic pattern, escaped ones do
+	foldCase
+)
+
+// compilePattern turns a POSIX pattern into a Go one.
+func compilePattern(pattern string, d dialect) (*regexp.Regexp, error) {
+	if d&extended == 0 {
 		pattern = basicToExtended(pattern)
 	}
-	if ignoreCase {
+	if d&foldCase != 0 {
 		pattern = "(?i)" + pattern
 	}
 	return regexp.Compile(pattern)
@@ -78,7 +86,11 @@ func grep(w *world, args []string) error {
 		patterns, rest = rest[:1], rest[1:]
 	}
 	g := &grepper{w: w, o: o}
-	if g.re, err = compilePattern(g.pattern(patterns), true, o.has("i")); err != nil {
+	d := extended
+	if o.has("i") {
+		d |= foldCase
+	}
+	if g.re, err = compilePattern(g.pattern(patterns), d); err != nil {
 		return grepFailure(w, err)
 	}
 	if o.has("r", "R") {
@@ -229,7 +241,10 @@ func sed(w *world, args []string) error {
 		}
 		scripts, rest = rest[:1], rest[1:]
 	}
-	p := &sedParser{text: strings.Join(scripts, "\n"), extended: o.has("E", "r")}
+	p := &sedParser{text: strings.Join(scripts, "\n")}
+	if o.has("E", "r") {
+		p.dialect = extended
+	}
 	commands, err := p.parse()
 	if err != nil {
 		return err
@@ -364,8 +379,8 @@ func (s *sedLine) substitute(c *sedCommand) {
 
 // sedParser reads a sed script.
 type sedParser struct {
-	text     string
-	extended bool
+	text    string
+	dialect dialect
 }
 
 func (p *sedParser) parse() ([]*sedCommand, error) {
@@ -427,7 +442,7 @@ func (p *sedParser) address() (a sedAddress, err error) {
 		p.text = p.text[1:]
 	case strings.HasPrefix(p.text, "/"):
 		p.text = p.text[1:]
-		a.re, err = compilePattern(p.until('/'), p.extended, false)
+		a.re, err = compilePattern(p.until('/'), p.dialect)
 	default:
 		end := len(p.text) - len(strings.TrimLeft(p.text, "0123456789"))
 		a.line, _ = strconv.Atoi(p.text[:end]) // no digits: no address
@@ -466,7 +481,7 @@ func (p *sedParser) substitution(c *sedCommand) (err error) {
 	p.text = p.text[1:]
 	pattern := p.until(delim)
 	c.text = replacement(p.until(delim))
-	ignoreCase := false
+	d := p.dialect
 	end := len(p.text) - len(strings.TrimLeft(p.text, "gpIi0123456789"))
 	for _, f := range p.text[:end] {
 		switch {
@@ -475,13 +490,13 @@ func (p *sedParser) substitution(c *sedCommand) (err error) {
 		case f == 'p':
 			c.print = true
 		case f == 'i' || f == 'I':
-			ignoreCase = true
+			d |= foldCase
 		default:
 			c.nth = int(f - '0')
 		}
 	}
 	p.text = p.text[end:]
-	c.re, err = compilePattern(pattern, p.extended, ignoreCase)
+	c.re, err = compilePattern(pattern, d)
 	return err
 }
 

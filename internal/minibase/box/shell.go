@@ -211,7 +211,7 @@ func expr(w *world, args []string) error {
 }
 
 func exprMatch(w *world, text, pattern string) error {
-	re, err := compilePattern("^"+pattern, false, false)
+	re, err := compilePattern("^"+pattern, 0)
 	if err != nil {
 		return err
 	}
