@@ -47,7 +47,9 @@ func open(ctx context.Context, env Env, req Request) (_ *builder, err error) {
 	}
 	b.engine, err = sentry.New(ctx, sentry.Options{
 		UpperFile: func() (*os.File, error) { return b.dir.ExecFile("upper") },
-		Crashed:   func(c *sentry.CrashError) { env.Events.Emit(event.Info{Message: "a step is tried again: " + c.Error()}) },
+		Crashed: func(c *sentry.CrashError) {
+			env.Events.Emit(event.Info{Message: "a step is tried again: " + c.Error()})
+		},
 	})
 	if err != nil {
 		return nil, err

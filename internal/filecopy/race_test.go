@@ -261,7 +261,9 @@ func text(t *testing.T, tr tree.Tree) string {
 // ignoring is a tree that leaves everything out that it has not.
 type ignoring struct{ tree.Tree }
 
-func (ignoring) Excluded(string) (pattern, file string, ok bool) { return "dist", ".dockerignore", true }
+func (ignoring) Excluded(string) (pattern, file string, ok bool) {
+	return "dist", ".dockerignore", true
+}
 
 func TestHintAtIgnoreFile(t *testing.T) {
 	t.Parallel()
