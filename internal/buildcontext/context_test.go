@@ -2,6 +2,7 @@ package buildcontext_test
 
 import (
 	"errors"
+	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -176,6 +177,39 @@ func TestRootEntry(t *testing.T) {
 	want := tree.Entry{Path: ".", Kind: tree.Dir, Mode: 0o755, ModTime: time.Unix(9, 0)}
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Errorf("root (-want +got):\n%s", diff)
+	}
+}
+
+// TestNamesAreBytes is about names that are no UTF-8, which the file system does not mind.
+func TestNamesAreBytes(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	write(t, dir, "Dockerfile\n")
+	for _, name := range []string{"\xff\xfe", "caf\xe9", "line\nend", `back\slash`} {
+		if err := os.Mkdir(filepath.Join(dir, name), 0o755); err != nil {
+			t.Skip(err)
+		}
+		if err := os.WriteFile(filepath.Join(dir, name, name), []byte(name), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		tr := open(t, buildcontext.Options{Source: dir}).Tree()
+		names, err := tr.ReadDir(name)
+		if err != nil || len(names) != 1 || names[0] != name {
+			t.Fatalf("%q: read %q, %v", name, names, err)
+		}
+		if e, err := tr.Lstat(name + "/" + name); err != nil || e.Size != int64(len(name)) {
+			t.Errorf("%q: %+v, %v", name, e, err)
+		}
+		f, err := tr.Open(name + "/" + name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got, err := io.ReadAll(f); string(got) != name {
+			t.Errorf("%q: content %q, %v", name, got, err)
+		}
+		if err := f.Close(); err != nil {
+			t.Error(err)
+		}
 	}
 }
 

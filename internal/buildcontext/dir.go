@@ -82,6 +82,11 @@ func (d *dir) hides(p string) bool {
 	return slices.ContainsFunc(d.excluded, func(x string) bool { return tree.Within(p, x) })
 }
 
+// valid tells whether p is a path of a tree: clean, relative and inside. Any bytes do, unlike for fs.ValidPath.
+func valid(p string) bool {
+	return p != "" && p[0] != '/' && p != ".." && !strings.HasPrefix(p, "../") && path.Clean(p) == p
+}
+
 // Lstat describes the entry at p.
 func (d *dir) Lstat(p string) (tree.Entry, error) {
 	e, err := d.lstat(p)
@@ -95,7 +100,7 @@ func (d *dir) lstat(p string) (tree.Entry, error) {
 	if p == "." {
 		return d.rootEntry()
 	}
-	if !fs.ValidPath(p) || d.hides(p) {
+	if !valid(p) || d.hides(p) {
 		return tree.Entry{}, fs.ErrNotExist
 	}
 	h, err := d.acquire(path.Dir(p))
@@ -187,7 +192,7 @@ func (d *dir) ReadDir(p string) ([]string, error) {
 }
 
 func (d *dir) readDir(p string) ([]string, error) {
-	if !fs.ValidPath(p) || d.hides(p) {
+	if !valid(p) || d.hides(p) {
 		return nil, fs.ErrNotExist
 	}
 	h, err := d.acquire(p)
@@ -224,7 +229,7 @@ func (d *dir) Open(p string) (io.ReadCloser, error) {
 }
 
 func (d *dir) open(p string) (io.ReadCloser, error) {
-	if !fs.ValidPath(p) || p == "." || d.hides(p) {
+	if !valid(p) || p == "." || d.hides(p) {
 		return nil, fs.ErrNotExist
 	}
 	h, err := d.acquire(path.Dir(p))
