@@ -7,6 +7,7 @@ import (
 	"io"
 	"os"
 	"sync"
+	"time"
 
 	"github.com/opencontainers/go-digest"
 
@@ -101,9 +102,9 @@ func (h *handle) run(ctx context.Context, req *runRequest, step *sandbox.Step) e
 	s.copy(step)
 	// The end of ctx must not make us leave before the step's processes are gone, so it only sends the kill.
 	patient := context.WithoutCancel(ctx)
-	stop := context.AfterFunc(ctx, func() {
-		_, _ = h.call(patient, &request{Kill: &stepRequest{Step: req.Step}}) // fails only if the child is gone, and with it the step
-	})
+	over := make(chan struct{})
+	defer close(over)
+	stop := context.AfterFunc(ctx, func() { h.kill(req.Step, over) })
 	defer stop()
 	res, err := wait(patient)
 	copied := s.done.Wait()
@@ -119,6 +120,21 @@ func (h *handle) run(ctx context.Context, req *runRequest, step *sandbox.Step) e
 		return fmt.Errorf("write the output of %s: %w", step.Name, copied)
 	}
 	return exitError(step, res.Exit)
+}
+
+// killPatience is how long a step that was killed may take to be over.
+const killPatience = 5 * time.Second
+
+// kill ends a step. If it is not over in time, the child does not work any more, and is ended with all its steps.
+func (h *handle) kill(step uint64, over <-chan struct{}) {
+	ctx, cancel := context.WithTimeout(context.Background(), killPatience)
+	defer cancel()
+	_, _ = h.call(ctx, &request{Kill: &stepRequest{Step: step}}) // fails if the child is gone, and with it the step, or below
+	select {
+	case <-over:
+	case <-ctx.Done():
+		h.close()
+	}
 }
 
 // exitError turns how a step ended into what Run returns.
