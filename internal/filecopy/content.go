@@ -2,6 +2,7 @@ package filecopy
 
 import (
 	"bytes"
+	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -34,6 +35,22 @@ type spool struct {
 	limit  int64 // of size
 	file   *os.File
 	size   int64
+	buf    []byte
+	zero   []byte
+}
+
+// interruptible is a reader that ends with a context: archives can be far larger than the files that hold them.
+type interruptible struct {
+	ctx context.Context //nolint:containedctx // io.Reader has no place for it; it lives as long as one instruction
+	r   io.Reader
+}
+
+// Read returns the context's cause once that has ended.
+func (i *interruptible) Read(p []byte) (int, error) {
+	if i.ctx.Err() != nil {
+		return 0, context.Cause(i.ctx)
+	}
+	return i.r.Read(p)
 }
 
 var (
@@ -41,7 +58,7 @@ var (
 	errTooMuch = errors.New("archives hold too much")
 )
 
-// add stores the next size bytes of r, which must be all.
+// add stores the next size bytes of r, which must be all. Holes of sparse files take no room.
 func (s *spool) add(r io.Reader, size int64) (opener, error) {
 	if size > s.limit-s.size {
 		return nil, fmt.Errorf("%w: more than %d bytes", errTooMuch, s.limit)
@@ -56,7 +73,7 @@ func (s *spool) add(r io.Reader, size int64) (opener, error) {
 		}
 		s.file = f
 	}
-	n, err := io.Copy(s.file, r)
+	n, err := s.fill(r)
 	if err != nil {
 		return nil, err
 	}
@@ -66,6 +83,28 @@ func (s *spool) add(r io.Reader, size int64) (opener, error) {
 	o := spoolOpener{spool: s, offset: s.size, size: size}
 	s.size += n
 	return o, nil
+}
+
+// fill writes r after what is there and leaves out what is zero.
+func (s *spool) fill(r io.Reader) (n int64, err error) {
+	const chunk = 128 << 10 // 128 KiB
+	if s.buf == nil {
+		s.buf, s.zero = make([]byte, chunk), make([]byte, chunk)
+	}
+	for !ended(err) {
+		var m int
+		m, err = io.ReadFull(r, s.buf)
+		if err != nil && !ended(err) {
+			return n, err
+		}
+		if !bytes.Equal(s.buf[:m], s.zero[:m]) {
+			if _, err := s.file.WriteAt(s.buf[:m], s.size+n); err != nil {
+				return n, err
+			}
+		}
+		n += int64(m)
+	}
+	return n, s.file.Truncate(s.size + n) // a hole at the end counts
 }
 
 func (s *spool) close() error {

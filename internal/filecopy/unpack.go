@@ -43,7 +43,7 @@ func (c *copier) unpack(src, p string) (done bool, err error) {
 	}
 	defer plain.Close() //nolint:errcheck // nothing was written
 	u := &unpacker{copier: c, root: root}
-	if err := u.all(tar.NewReader(plain)); err != nil {
+	if err := u.all(tar.NewReader(&interruptible{c.ctx, plain})); err != nil {
 		if c.ctx.Err() != nil {
 			return false, context.Cause(c.ctx)
 		}
@@ -77,7 +77,10 @@ func (c *copier) isArchive(p string) (bool, error) {
 		return false, nil //nolint:nilerr // not an archive, then
 	}
 	defer plain.Close() //nolint:errcheck // nothing was written
-	_, err = tar.NewReader(plain).Next()
+	_, err = tar.NewReader(&interruptible{c.ctx, plain}).Next()
+	if c.ctx.Err() != nil {
+		return false, context.Cause(c.ctx)
+	}
 	return err == nil, nil
 }
 
@@ -108,10 +111,13 @@ func (u *unpacker) inside(p string) string {
 	return join(u.root.path(), p)
 }
 
+// maxEntries is how many entries an archive may have, those that replace others included: as many as a layer.
+const maxEntries = 5_000_000
+
 func (u *unpacker) all(r *tar.Reader) error {
-	for {
-		if u.ctx.Err() != nil {
-			return context.Cause(u.ctx)
+	for count := 0; ; count++ {
+		if count > maxEntries {
+			return fmt.Errorf("%w: more than %d entries", errTooMuch, maxEntries)
 		}
 		h, err := r.Next()
 		if errors.Is(err, io.EOF) {
@@ -267,7 +273,7 @@ func (u *unpacker) create(h *tar.Header, content io.Reader, at place, old *node)
 		i.entry.Kind, i.entry.Size = tree.Regular, h.Size
 		if h.Size > 0 {
 			var err error
-			if i.content, err = u.spool.add(content, h.Size); err != nil {
+			if i.content, err = u.spool.add(&interruptible{u.ctx, content}, h.Size); err != nil {
 				return nil, err
 			}
 		}
