@@ -91,11 +91,12 @@ func (s *spool) fill(r io.Reader) (n int64, err error) {
 	if s.buf == nil {
 		s.buf, s.zero = make([]byte, chunk), make([]byte, chunk)
 	}
-	for !ended(err) {
-		var m int
-		m, err = io.ReadFull(r, s.buf)
-		if err != nil && !ended(err) {
-			return n, err
+	for err == nil {
+		m := 0
+		for m < len(s.buf) && err == nil {
+			var got int
+			got, err = r.Read(s.buf[m:])
+			m += got
 		}
 		if !bytes.Equal(s.buf[:m], s.zero[:m]) {
 			if _, err := s.file.WriteAt(s.buf[:m], s.size+n); err != nil {
@@ -103,6 +104,9 @@ func (s *spool) fill(r io.Reader) (n int64, err error) {
 			}
 		}
 		n += int64(m)
+	}
+	if err != io.EOF { //nolint:errorlint // a Reader returns it as it is; a cut off archive says something else
+		return n, err
 	}
 	return n, s.file.Truncate(s.size + n) // a hole at the end counts
 }
