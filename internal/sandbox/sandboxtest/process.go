@@ -91,6 +91,20 @@ func exitCases() cases {
 			step.Args, step.Dir = []string{"./do", "pwd"}, "/bin"
 			wantOut(t, b.run(t, b.base, step), "/bin\n")
 		},
+		"missing working directory": func(t *testing.T, b *bed) {
+			step := b.command()
+			step.Args, step.Dir = []string{"/bin/do", "pwd"}, "/a/b"
+			r := b.run(t, b.base, step)
+			wantOut(t, r, "/a/b\n")
+			r.want(t, with([]file{dirAt("a"), dirAt("a/b")})...)
+		},
+		"working directory under a file": func(t *testing.T, b *bed) {
+			step := b.command()
+			step.Args, step.Dir = []string{"/bin/do", "pwd"}, "/data/a/b"
+			r := b.run(t, b.base, step)
+			wantExit(t, r, &sandbox.ExitError{Code: 1})
+			wantContains(t, r.Err, "make working directory: /data/a: not a directory")
+		},
 	}
 }
 

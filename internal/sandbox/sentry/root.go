@@ -145,6 +145,9 @@ func mountPoints(shmSize int64) []mountPoint {
 func (b *box) mountAll(ctx context.Context, r *stepRoot, req *runRequest, files []stepFile) error {
 	root := r.mounts.Root(b.ctx)
 	defer root.DecRef(b.ctx)
+	if err := b.makeDirs(root, req.Dir); err != nil { // as BuildKit; it stays in the layer
+		return &startError{fmt.Sprintf("make working directory: %v", err)}
+	}
 	before, err := (&vfsTree{box: b, root: root}).Lstat(".")
 	if err != nil {
 		return err
