@@ -5,6 +5,7 @@ import "golang.org/x/tools/txtar"
 // baseImage is what random images and Dockerfiles stand on: users, a shell, and a file for what scripts say.
 const baseImage = `
 layer
+dir . 0755 0:0
 dir bin 0755 0:0
 dir dev 0755 0:0
 dir etc 0755 0:0

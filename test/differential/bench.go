@@ -9,6 +9,8 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -33,7 +35,7 @@ type bench struct {
 	// mu guards library.
 	mu            sync.Mutex
 	library       *conformance.Library
-	hako          conformance.Builder
+	host          string
 	kit           conformance.Builder
 	count, failed atomic.Int64
 	server        *http.Server
@@ -63,7 +65,7 @@ func newBench(ctx context.Context, d daemon, dir string) (*bench, error) {
 	}
 	b.shared = map[string]conformance.ImageSource{"base": baseImage}
 	b.library = conformance.NewLibrary(host, func() ([]conformance.ShellFile, error) { return shell, nil })
-	b.hako = &conformance.Hako{Registry: host, WorkDir: filepath.Join(dir, "work"), Events: event.Discard{}}
+	b.host = host
 	b.kit = newBuildKit(d)
 	return b, os.Mkdir(filepath.Join(dir, "work"), 0o755)
 }
@@ -77,8 +79,10 @@ type outcome struct {
 	failed *conformance.BuildError
 }
 
-// notYet is in hako's message about what it knows but cannot do: no difference, but the instruction is of no use.
-const notYet = "is not supported yet"
+// refused says whether hako refuses what BuildKit does not, and means to: see docs/exactness.md.
+func refused(e *conformance.BuildError) bool {
+	return regexp.MustCompile(`is not supported yet|no matching entries in (passwd|group) file`).MatchString(e.Text)
+}
 
 // errInvalid is a recipe that makes no case, as a shrunk one can be.
 var errInvalid = errors.New("invalid case")
@@ -152,8 +156,9 @@ func (t *trial) build(ctx context.Context, builder conformance.Builder, name str
 }
 
 // compare builds a recipe with both and says how they differ, "" if not at all.
-// The second result is hako's failure, if both failed.
-func (b *bench) compare(ctx context.Context, r recipe) (string, *conformance.BuildError, error) {
+// The second result is a failure that is no difference.
+// A difference of another kind than the wanted one, unless that is empty, may be missed.
+func (b *bench) compare(ctx context.Context, r recipe, kind string) (string, *conformance.BuildError, error) {
 	b.count.Add(1)
 	t, err := b.prepare(r)
 	if t != nil {
@@ -165,9 +170,14 @@ func (b *bench) compare(ctx context.Context, r recipe) (string, *conformance.Bui
 	if err != nil {
 		return "", nil, err
 	}
-	got, err := t.build(ctx, b.hako, "hako")
+	said := &warnings{}
+	hako := &conformance.Hako{Registry: b.host, WorkDir: filepath.Join(b.dir, "work"), Events: said}
+	got, err := t.build(ctx, hako, "hako")
 	if err != nil {
 		return "hako: " + err.Error(), nil, ctx.Err()
+	}
+	if kind != "" && (got.failed != nil) != strings.HasPrefix(kind, "only hako fails") {
+		return "", nil, nil
 	}
 	want, err := t.build(ctx, b.kit, "buildkit")
 	if err != nil {
@@ -177,15 +187,45 @@ func (b *bench) compare(ctx context.Context, r recipe) (string, *conformance.Bui
 	case got.failed != nil && want.failed != nil:
 		b.failed.Add(1)
 		return "", got.failed, nil
-	case got.failed != nil && strings.Contains(got.failed.Text, notYet):
+	case got.failed != nil && refused(got.failed):
 		return "", got.failed, nil
 	case got.failed != nil:
 		return "only hako fails: " + got.failed.Text, nil, nil
+	case want.failed != nil && accepted(want.failed, said):
+		return "", want.failed, nil
 	case want.failed != nil:
 		return "only BuildKit fails: " + want.failed.Text, nil, nil
 	}
 	diff, err := difference(want.image, got.image)
 	return diff, nil, err
+}
+
+// accepted says whether a failure is only BuildKit's with our consent: see "wildcards" in docs/exactness.md.
+func accepted(e *conformance.BuildError, said *warnings) bool {
+	return regexp.MustCompile(`: lstat \S+: no such file or directory$`).MatchString(e.Text) && said.contains("no file matches")
+}
+
+// warnings collects what a build warns of.
+type warnings struct {
+	mu   sync.Mutex // guards list
+	list []string
+}
+
+var _ event.Sink = (*warnings)(nil)
+
+// Emit is event.Sink's.
+func (w *warnings) Emit(e event.Event) {
+	if e, ok := e.(event.Warning); ok {
+		w.mu.Lock()
+		defer w.mu.Unlock()
+		w.list = append(w.list, e.Message)
+	}
+}
+
+func (w *warnings) contains(text string) bool {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return slices.ContainsFunc(w.list, func(s string) bool { return strings.Contains(s, text) })
 }
 
 // buildkit builds with several daemons, each of which does one build at a time:

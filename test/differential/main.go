@@ -109,7 +109,7 @@ func (c *campaign) one(ctx context.Context, file string) error {
 	if err != nil {
 		return err
 	}
-	diff, failed, err := c.bench.compare(ctx, parse(string(data)))
+	diff, failed, err := c.bench.compare(ctx, parse(string(data)), "")
 	if failed != nil {
 		fmt.Fprintln(c.report, "both fail:", failed.Text)
 	}
@@ -146,7 +146,7 @@ const maxRepairs = 8
 func (c *campaign) try(ctx context.Context, i uint64) error {
 	r := generate(c.seed, i)
 	for range maxRepairs {
-		diff, failed, err := c.bench.compare(ctx, r)
+		diff, failed, err := c.bench.compare(ctx, r, "")
 		if err != nil {
 			return fmt.Errorf("case %d: %w", i, err)
 		}

@@ -124,21 +124,25 @@ func (r recipe) withoutLine(line int) (recipe, bool) {
 // sound says whether the layers of the recipe's own image are such as builders write:
 // every layer has the directories of what is in it, before it, and no path twice.
 func (r recipe) sound() bool {
-	m, seen := model{"w": "dir"}, map[string]bool{}
+	m, seen := model{}, map[string]bool{}
+	onBase := false
 	for _, u := range r.units {
 		words := strings.Fields(u.text)
 		if u.section != imageSection || u.whole || len(words) == 0 {
 			continue
 		}
 		switch words[0] {
-		case "from", "config":
+		case "from":
+			onBase = true
 			continue
-		case "layer": // the shared base has /w, and removals under it do not list it
+		case "config":
+			continue
+		case "layer":
 			seen = map[string]bool{}
 			continue
 		}
 		p := strings.Trim(words[1], `"`)
-		if !m.takes(words[0], p, seen) {
+		if !onBase || !m.takes(words[0], p, seen) {
 			return false
 		}
 	}
@@ -149,7 +153,7 @@ func (r recipe) sound() bool {
 func (m model) takes(kind, p string, seen map[string]bool) bool {
 	switch kind {
 	case "whiteout":
-		if d := path.Dir(p); m[p] == "" || seen[p] || d != "w" && !seen[d] {
+		if d := path.Dir(p); m[p] == "" || seen[p] || !seen[d] {
 			return false
 		}
 		m.remove(p)
@@ -168,7 +172,7 @@ func (m model) takes(kind, p string, seen map[string]bool) bool {
 		return m[p] == "dir"
 	}
 	parent := path.Dir(p)
-	if seen[p] || parent != "." && parent != "w" && (m[parent] != "dir" || !seen[parent]) {
+	if seen[p] || parent != "." && (m[parent] != "dir" || !seen[parent]) {
 		return false
 	}
 	if m[p] == "dir" && kind != "dir" {

@@ -19,7 +19,7 @@ func (b *bench) shrink(ctx context.Context, r recipe, diff string) (recipe, stri
 		if ctx.Err() != nil {
 			return false
 		}
-		d, _, err := b.compare(ctx, c)
+		d, _, err := b.compare(ctx, c, kind)
 		if err != nil || d == "" || fingerprint(d) != kind {
 			return false
 		}
