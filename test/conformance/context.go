@@ -169,17 +169,27 @@ func (s *setup) finish() error {
 			return fmt.Errorf("chmod %s: %w", m.path, err)
 		}
 	}
-	return filepath.WalkDir(s.dir, func(p string, _ fs.DirEntry, err error) error {
+	err = filepath.WalkDir(s.dir, func(p string, _ fs.DirEntry, err error) error {
 		if err != nil {
 			return err
 		}
-		t, ok := s.times[p]
-		if !ok {
-			t = fixedTime()
-		}
-		ts := []unix.Timespec{unix.NsecToTimespec(t.UnixNano()), unix.NsecToTimespec(t.UnixNano())}
-		return unix.UtimesNanoAt(unix.AT_FDCWD, p, ts, unix.AT_SYMLINK_NOFOLLOW)
+		return setTime(p, fixedTime())
 	})
+	if err != nil {
+		return fmt.Errorf("set times: %w", err)
+	}
+	for p, t := range s.times { // after the others: a file may have another name
+		if err := setTime(p, t); err != nil {
+			return fmt.Errorf("set time of %s: %w", p, err)
+		}
+	}
+	return nil
+}
+
+// setTime does not follow links.
+func setTime(path string, t time.Time) error {
+	ts := unix.NsecToTimespec(t.UnixNano())
+	return unix.UtimesNanoAt(unix.AT_FDCWD, path, []unix.Timespec{ts, ts}, unix.AT_SYMLINK_NOFOLLOW)
 }
 
 func writeFile(path string, data []byte) error {

@@ -1,0 +1,78 @@
+package conformance
+
+import (
+	"context"
+	"errors"
+	"io"
+	"net/http"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"hako/internal/build"
+	"hako/internal/diag"
+	"hako/internal/event"
+)
+
+// Hako builds in this process.
+type Hako struct {
+	// Registry is the host that stands for every registry, "127.0.0.1:port".
+	Registry string
+	// WorkDir is where builds keep their state.
+	WorkDir string
+	Events  event.Sink
+}
+
+var _ Builder = (*Hako)(nil)
+
+// Build is Builder's.
+func (h *Hako) Build(ctx context.Context, job Job) error {
+	a := job.Case.Args
+	env := build.Env{
+		Now:       time.Now,
+		Getenv:    func(string) string { return "" },
+		Cwd:       job.Context,
+		Stdout:    io.Discard,
+		Events:    h.Events,
+		Transport: redirect{host: h.Registry, base: http.DefaultTransport},
+	}
+	req := build.Request{
+		Context:    job.Context,
+		Dockerfile: filepath.Join(job.Context, a.Dockerfile),
+		Target:     a.Target,
+		BuildArgs:  map[string]string{},
+		Platforms:  []string{a.Platform},
+		Outputs:    build.Outputs{NoPush: true, OCILayoutPath: job.Out},
+		WorkDir:    h.WorkDir,
+	}
+	for _, arg := range a.BuildArgs {
+		name, value, _ := strings.Cut(arg, "=")
+		req.BuildArgs[name] = value
+	}
+	for _, l := range a.Labels {
+		name, value, _ := strings.Cut(l, "=")
+		req.Labels = append(req.Labels, build.KeyValue{Key: name, Value: value})
+	}
+	_, err := build.Build(ctx, env, req)
+	if err == nil {
+		return nil
+	}
+	failed := &BuildError{Text: err.Error()}
+	if d := (*diag.Error)(nil); errors.As(err, &d) {
+		failed.Line = d.Span.Start
+	}
+	return failed
+}
+
+// redirect sends every request to one host over plain HTTP.
+type redirect struct {
+	host string
+	base http.RoundTripper
+}
+
+// RoundTrip is http.RoundTripper's.
+func (r redirect) RoundTrip(req *http.Request) (*http.Response, error) {
+	req = req.Clone(req.Context())
+	req.URL.Scheme, req.URL.Host = "http", r.host
+	return r.base.RoundTrip(req)
+}
