@@ -121,7 +121,8 @@ func interpret(w *world, prog *syntax.File, params []string) error {
 		return err
 	}
 	err = r.Run(context.Background(), prog)
-	if status, ok := interp.IsExitStatus(err); ok {
+	var status interp.ExitStatus
+	if errors.As(err, &status) {
 		return exitCode(status)
 	}
 	return err
