@@ -4,7 +4,6 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"strings"
 	"unsafe"
 
 	"golang.org/x/sys/unix"
@@ -200,14 +199,4 @@ func errnoErr(e unix.Errno) error {
 		return nil
 	}
 	return e
-}
-
-// confined tells from a report whether all of what confineEarly tries worked.
-func confined(report []string) bool {
-	for _, line := range report {
-		if strings.Contains(line, ": not confined: ") {
-			return false
-		}
-	}
-	return true
 }

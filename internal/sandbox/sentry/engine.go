@@ -61,8 +61,9 @@ type Engine struct {
 	mu     sync.Mutex // guards the rest
 	child  *handle
 	closed bool
-	// platform is the one that worked, once one did.
+	// platform is the one that worked, once one did; failures are those tried before it.
 	platform string
+	failures []Failure
 }
 
 var _ sandbox.Engine = (*Engine)(nil)
@@ -116,7 +117,7 @@ func (e *Engine) Close() error {
 	return nil
 }
 
-// Run implements [sandbox.Engine]. A step during which the sentry crashed is tried once more, in a new one.
+// Run implements [sandbox.Engine]. It returns an [*UnavailableError] if no sandbox can be started here. A step during which the sentry crashed is tried once more, in a new one.
 // A command that cannot be started is an exit code of 1 with the reason on Stderr, as with BuildKit.
 func (e *Engine) Run(ctx context.Context, step *sandbox.Step) (sandbox.Outcome, error) {
 	if len(step.Args) == 0 {
@@ -173,19 +174,19 @@ func (e *Engine) running(ctx context.Context) (*handle, error) {
 	if e.platform == "" {
 		platforms = []string{platformSystrap, platformPtrace}
 	}
-	var errs []error
+	var failures []Failure
 	for _, p := range platforms {
 		h, err := e.options.boot(ctx, p)
 		if err == nil {
-			e.child, e.platform = h, p
+			e.child, e.platform, e.failures = h, p, failures
 			return h, nil
 		}
 		if cause := context.Cause(ctx); cause != nil {
 			return nil, cause
 		}
-		errs = append(errs, fmt.Errorf("start a sandbox with %s: %w", p, err))
+		failures = append(failures, Failure{Platform: p, Err: err})
 	}
-	return nil, errors.Join(errs...)
+	return nil, &UnavailableError{Report: Report{Failures: failures, Causes: causes("/")}}
 }
 
 const (

@@ -18,13 +18,33 @@ func TestMain(m *testing.M) {
 
 func TestEngine(t *testing.T) {
 	t.Parallel()
-	sandboxtest.Run(t, func(t *testing.T) sandbox.Engine {
-		e, err := sentry.New(t.Context(), sentry.Options{
-			Crashed: func(err *sentry.CrashError) { t.Errorf("the first try of a step was lost: %v", err) },
+	for name, options := range map[string]sentry.Options{
+		"memory": {},
+		"file":   {UpperFile: upperFile(t)},
+		"ptrace": {Platform: "ptrace"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			sandboxtest.Run(t, func(t *testing.T) sandbox.Engine {
+				options.Crashed = func(err *sentry.CrashError) { t.Errorf("the first try of a step was lost: %v", err) }
+				e, err := sentry.New(t.Context(), options)
+				if err != nil {
+					t.Fatal(err)
+				}
+				return e
+			})
 		})
+	}
+}
+
+// upperFile makes files as a work directory does: on a disk, and linked nowhere.
+func upperFile(t *testing.T) func() (*os.File, error) {
+	dir := t.TempDir()
+	return func() (*os.File, error) {
+		f, err := os.CreateTemp(dir, "uppers")
 		if err != nil {
-			t.Fatal(err)
+			return nil, err
 		}
-		return e
-	})
+		return f, os.Remove(f.Name())
+	}
 }

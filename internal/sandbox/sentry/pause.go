@@ -59,7 +59,7 @@ func (b *box) startPause() error {
 	}
 	f := os.NewFile(uintptr(fd), "pause")
 	defer func() { _ = f.Close() }() // the kernel holds its own duplicate
-	if _, err := f.Write(staticELF(pauseMachine, pauseCode())); err != nil {
+	if _, err := f.Write(staticELF(machine, pauseCode())); err != nil {
 		return fmt.Errorf("write the program: %w", err)
 	}
 	if err := f.Chmod(0o755); err != nil {

@@ -1,6 +1,6 @@
 package sentry
 
-const pauseMachine = 183 // EM_AARCH64
+const machine = 183 // EM_AARCH64
 
 // pauseCode calls ppoll(NULL, 0, NULL, NULL) for ever; arm64 has no pause(2).
 func pauseCode() []byte {
@@ -12,5 +12,14 @@ func pauseCode() []byte {
 		0x28, 0x09, 0x80, 0xd2, // mov x8, #73 (ppoll)
 		0x01, 0x00, 0x00, 0xd4, // svc #0
 		0xfa, 0xff, 0xff, 0x17, // b to the start
+	}
+}
+
+// exitCode calls exit(0).
+func exitCode() []byte {
+	return []byte{
+		0x00, 0x00, 0x80, 0xd2, // mov x0, #0
+		0xa8, 0x0b, 0x80, 0xd2, // mov x8, #93 (exit)
+		0x01, 0x00, 0x00, 0xd4, // svc #0
 	}
 }
