@@ -5,9 +5,13 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"os"
+	"runtime"
 
 	"github.com/spf13/cobra"
 
+	"hako/internal/diag"
+	"hako/internal/sandbox/sentry"
 	"hako/internal/workdir"
 )
 
@@ -20,15 +24,47 @@ func (c *command) doctorCommand() *cobra.Command {
 
 // doctor prints what a build would find here. It fails if no RUN step can run.
 func (c *command) doctor(ctx context.Context) error {
+	out := c.env.Stdout
+	fmt.Fprintf(out, "hako %s, %s/%s, uid %d\n", c.env.Version, runtime.GOOS, runtime.GOARCH, os.Getuid())
 	if err := c.doctorState(); err != nil {
 		return err
+	}
+	report, err := sentry.Probe(ctx, sentry.Options{})
+	var unavailable *sentry.UnavailableError
+	if err != nil && !errors.As(err, &unavailable) {
+		return fmt.Errorf("start the sandbox: %w", err)
+	}
+	doctorSandbox(out, report)
+	if unavailable != nil {
+		return &diag.Error{What: "RUN steps cannot work here", Hint: unavailable.Hint()}
 	}
 	return nil
 }
 
+func doctorSandbox(out io.Writer, r sentry.Report) {
+	if r.Platform == "" {
+		fmt.Fprintln(out, "sandbox: does not work")
+	} else {
+		fmt.Fprintf(out, "sandbox: works, on %s\n", r.Platform)
+	}
+	for _, f := range r.Failures {
+		fmt.Fprintf(out, "  %s does not work: %v\n", f.Platform, f.Err)
+	}
+	for _, cause := range r.Causes {
+		fmt.Fprintf(out, "  refused: %s: %v\n    %s\n", cause.Call, cause.Err, cause.Setting)
+	}
+	for _, line := range r.Confinement {
+		fmt.Fprintf(out, "  %s\n", line)
+	}
+}
+
 // doctorState says where a build would keep its state.
 func (c *command) doctorState() (err error) {
-	d, err := workdir.Open(workdir.Options{Explicit: firstSet(c.getenv("KANIKO_DIR")), Candidates: []string{"/kaniko", firstSet(c.getenv("TMPDIR"), "/tmp"), "/tmp"}})
+	places := []string{"/kaniko"}
+	if tmp := c.getenv("TMPDIR"); tmp != "" {
+		places = append(places, tmp)
+	}
+	d, err := workdir.Open(workdir.Options{Explicit: c.getenv("KANIKO_DIR"), Candidates: append(places, "/tmp")})
 	if err != nil {
 		return fmt.Errorf("open work directory: %w", err)
 	}
