@@ -172,6 +172,9 @@ func TestAddArchive(t *testing.T) {
 		name: "the last of equal names wins", dest: "/", archive: "a @7 = x \n a @8 = yy",
 		want: "a 0644 0:0 @8 = yy",
 	}, {
+		name: "a file far below a link to nowhere", dest: "/d", archive: "l -> nowhere \n l/a/b",
+		want: `error: ADD: unpack x: "l/a/b": its directory is not there`,
+	}, {
 		name: "a directory's time goes through the link that replaced it", dest: "/d", archive: "a/b/ 0711 @7 \n a/b @8 -> /",
 		want: `d/ 0755 0:0 @7
 			d/a/ 0755 0:0 @1000

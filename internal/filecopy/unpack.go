@@ -247,8 +247,8 @@ func (u *unpacker) parent(name string) (*node, error) {
 		return nil, err
 	}
 	if n == nil {
-		if raw, err := u.find(path.Dir(name)); err != nil || raw != nil {
-			return nil, errors.Join(errNoParent, err) // a link to nowhere
+		if err := u.reachable(path.Dir(name)); err != nil {
+			return nil, err
 		}
 		if n, err = u.draft.mkdirAll(u.inside(at), 0o755, &owner{}); err != nil {
 			return nil, err
@@ -258,6 +258,28 @@ func (u *unpacker) parent(name string) (*node, error) {
 		return nil, &notDirectoryError{path: n.path()}
 	}
 	return n, nil
+}
+
+// reachable says whether the missing directory p can be made: not through a link to nowhere.
+func (u *unpacker) reachable(p string) error {
+	for ; p != "."; p = path.Dir(p) {
+		n, err := u.find(p)
+		if err != nil {
+			return err
+		}
+		if n == nil {
+			continue
+		}
+		at, err := tree.Resolve(u, p, true)
+		if err != nil {
+			return err
+		}
+		if n, err = u.draft.find(u.inside(at)); n == nil && err == nil {
+			err = errNoParent
+		}
+		return err
+	}
+	return nil
 }
 
 // create makes the entry at a place with nothing there, or takes the directory old.
