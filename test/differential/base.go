@@ -2,7 +2,8 @@ package main
 
 import "golang.org/x/tools/txtar"
 
-// baseImage is what random images and Dockerfiles stand on: users, a shell, and a file for what scripts say.
+// baseImage is what random images and Dockerfiles stand on: users, a shell, a file for what scripts say, and whatever
+// BuildKit would make and remove for a step: that changes the time of /etc, see docs/exactness.md.
 const baseImage = `
 layer
 dir . 0755 0:0
@@ -15,6 +16,8 @@ dir sys 0755 0:0
 dir tmp 1777 0:0
 dir w 0777 0:0
 file log 0666 0:0 ""
+file etc/hosts 0644 0:0 ""
+file etc/resolv.conf 0644 0:0 ""
 file etc/passwd 0644 0:0 "root:x:0:0:root:/root:/bin/sh\nalice:x:1000:1001:Alice:/home/alice:/bin/sh\nbob:x:1002:1003::/home/bob:/bin/sh\nnobody:x:65534:65534::/:/bin/false\n"
 file etc/group 0644 0:0 "root:x:0:\nstaff:x:50:alice,bob\naudio:x:29:alice\nalice:x:1001:\nbob:x:1003:\n"
 shell

@@ -132,7 +132,10 @@ func (t *trial) load(r recipe) error {
 	return nil
 }
 
-// build builds with one builder. An error is a fault of the result itself or of the test.
+// errFault is an error of the test, not of a builder.
+var errFault = errors.New("cannot build")
+
+// build builds with one builder. An error is a fault of the result, or errFault.
 func (t *trial) build(ctx context.Context, builder conformance.Builder, name string) (outcome, error) {
 	ctx, cancel := context.WithTimeout(ctx, buildLimit)
 	defer cancel()
@@ -142,7 +145,7 @@ func (t *trial) build(ctx context.Context, builder conformance.Builder, name str
 		return outcome{failed: e}, nil
 	}
 	if err != nil {
-		return outcome{}, err
+		return outcome{}, fmt.Errorf("%w: %w", errFault, err)
 	}
 	res, err := conformance.OpenResult(out)
 	if err != nil {
@@ -173,15 +176,21 @@ func (b *bench) compare(ctx context.Context, r recipe, kind string) (string, *co
 	said := &warnings{}
 	hako := &conformance.Hako{Registry: b.host, WorkDir: filepath.Join(b.dir, "work"), Events: said}
 	got, err := t.build(ctx, hako, "hako")
+	if errors.Is(err, errFault) {
+		return "", nil, err
+	}
 	if err != nil {
-		return "hako: " + err.Error(), nil, ctx.Err()
+		return "hako's result: " + err.Error(), nil, nil
 	}
 	if kind != "" && (got.failed != nil) != strings.HasPrefix(kind, "only hako fails") {
 		return "", nil, nil
 	}
 	want, err := t.build(ctx, b.kit, "buildkit")
+	if errors.Is(err, errFault) {
+		return "", nil, err
+	}
 	if err != nil {
-		return "BuildKit: " + err.Error(), nil, ctx.Err()
+		return "BuildKit's result: " + err.Error(), nil, nil
 	}
 	switch {
 	case got.failed != nil && want.failed != nil:
