@@ -48,7 +48,8 @@ func open(ctx context.Context, env Env, req Request) (_ *builder, err error) {
 	b.engine, err = sentry.New(ctx, sentry.Options{
 		UpperFile: func() (*os.File, error) { return b.dir.ExecFile("upper") },
 		Crashed: func(c *sentry.CrashError) {
-			env.Events.Emit(event.Info{Message: "a step is tried again: " + c.Error()})
+			env.Events.Emit(event.Warning{Message: "the sandbox ended, a step is tried again: " + c.How})
+			env.Events.Emit(event.Debug{Message: c.Error()})
 		},
 	})
 	if err != nil {

@@ -7,6 +7,7 @@ import (
 	"io"
 	"os"
 	"runtime"
+	"strings"
 
 	"github.com/spf13/cobra"
 
@@ -48,7 +49,8 @@ func doctorSandbox(out io.Writer, r sentry.Report) {
 		fmt.Fprintf(out, "sandbox: works, on %s\n", r.Platform)
 	}
 	for _, f := range r.Failures {
-		fmt.Fprintf(out, "  %s does not work: %v\n", f.Platform, f.Err)
+		first, _, _ := strings.Cut(f.Err.Error(), "\n") // the log of a crash follows
+		fmt.Fprintf(out, "  %s does not work: %s\n", f.Platform, first)
 	}
 	for _, cause := range r.Causes {
 		fmt.Fprintf(out, "  refused: %s: %v\n    %s\n", cause.Call, cause.Err, cause.Setting)

@@ -80,7 +80,12 @@ func located(step *plan.Step, err error) error {
 	}
 	var d *diag.Error
 	if !errors.As(err, &d) {
-		return &diag.Error{What: step.Text, Span: step.Span, Cause: err}
+		out := &diag.Error{What: step.Text, Span: step.Span, Cause: err}
+		var hinting interface{ Hint() string } // an engine that cannot run here says what would change that
+		if errors.As(err, &hinting) {
+			out.Hint = hinting.Hint()
+		}
+		return out
 	}
 	if d.Span.Start != 0 {
 		return err

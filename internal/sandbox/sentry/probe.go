@@ -47,16 +47,19 @@ type Cause struct {
 // UnavailableError says that no step can run here, and why.
 type UnavailableError struct{ Report Report }
 
-// Error lists causes and failures, one per line.
+// Error names the calls that were refused, or, if none is known, what went wrong with each platform, all on one line.
 func (e *UnavailableError) Error() string {
-	lines := []string{"the sandbox cannot run here"}
+	var reasons []string
 	for _, c := range e.Report.Causes {
-		lines = append(lines, fmt.Sprintf("%s: %v", c.Call, c.Err))
+		reasons = append(reasons, fmt.Sprintf("%s: %v", c.Call, c.Err))
 	}
-	for _, f := range e.Report.Failures {
-		lines = append(lines, fmt.Sprintf("%s: %v", f.Platform, f.Err))
+	if len(reasons) == 0 {
+		for _, f := range e.Report.Failures {
+			first, _, _ := strings.Cut(f.Err.Error(), "\n")
+			reasons = append(reasons, f.Platform+": "+first)
+		}
 	}
-	return strings.Join(lines, "\n")
+	return "the sandbox cannot run here: " + strings.Join(reasons, "; ")
 }
 
 // Hint is the setting that would change the first cause, or empty.
