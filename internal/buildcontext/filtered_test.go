@@ -124,11 +124,11 @@ func FuzzIgnore(f *testing.F) {
 	f.Fuzz(func(t *testing.T, text string) {
 		patterns, err := parseIgnore([]byte(text))
 		if err != nil || len(text) > 200 {
-			t.Skip(err)
+			return // no list of patterns, or a slow one
 		}
 		m, err := newMatcher(patterns)
 		if err != nil {
-			t.Skip(err)
+			return // refused, as it should be
 		}
 		filtered := newFiltered(tr, m, ".dockerignore")
 		got, want := names(t, filtered, "."), walk(t, tr, patterns)

@@ -337,12 +337,12 @@ func FuzzAddEntries(f *testing.F) {
 	f.Fuzz(func(t *testing.T, text string) {
 		for line := range strings.SplitSeq(text, "\n") {
 			if e, _, err := treetest.ParseLine(strings.TrimSpace(line)); strings.TrimSpace(line) != "" && (err != nil || e.ModTime.IsZero()) {
-				t.Skip("not a tree")
+				return // not a tree
 			}
 		}
 		data, err := pack(t, text)
 		if err != nil {
-			t.Skip(err)
+			return // not an archive
 		}
 		below := treetest.New(t, "d/l -> /etc \n d/s/f = x \n d/h => d/s/f \n etc/passwd = root")
 		c, err := filecopy.Copy(t.Context(), &filecopy.Request{

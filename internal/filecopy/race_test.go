@@ -205,11 +205,11 @@ func FuzzCopyTwice(f *testing.F) {
 		fromText, belowText := randomTree(r), randomTree(r)
 		from, err := treetest.Parse(fromText)
 		if err != nil {
-			t.Skip(err)
+			return // no tree
 		}
 		base, err := treetest.Parse(belowText)
 		if err != nil {
-			t.Skip(err)
+			return // no tree
 		}
 		src := []string{".", "a", "a/b", "*", "?/*", "b/../a/"}[r.IntN(6)]
 		req := func(below tree.Tree) *filecopy.Request {

@@ -164,7 +164,7 @@ func FuzzLookupUser(f *testing.F) {
 		}
 		tr, err := treetest.Parse(line("etc/passwd", passwd) + line("etc/group", group))
 		if err != nil {
-			t.Skip(err)
+			return // no tree
 		}
 		u, err := rootfs.LookupUser(tr, spec)
 		if err == nil && u.Home == "" {

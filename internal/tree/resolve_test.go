@@ -18,7 +18,7 @@ func FuzzResolve(f *testing.F) {
 	}
 	f.Fuzz(func(t *testing.T, p, one, two string) {
 		if one == "" || two == "" {
-			t.Skip("no link has an empty target")
+			return // no link has an empty target
 		}
 		tr := links{Tree: treetest.New(t, "d/f \n d/up \n l \n loop -> loop \n m -> l"), targets: map[string]string{"l": one, "d/up": two}}
 		for _, last := range []bool{false, true} {
