@@ -272,7 +272,8 @@ func (c *child) changes(id uint64, w *os.File) (err error) {
 		return err
 	}
 	defer c.box.unmount(below)
-	if err := c.box.restoreTimes(s.root.upper, below); err != nil {
+	times := timeKeeper{box: c.box, upper: s.root.upper, below: below, started: s.root.started}
+	if err := times.run(); err != nil {
 		return err
 	}
 	upper := &upperTree{vfsTree: vfsTree{box: c.box, root: s.root.upper}}

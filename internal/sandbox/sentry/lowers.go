@@ -43,7 +43,7 @@ type lower struct {
 // mount makes a file system that is not attached anywhere.
 func (b *box) mount(name string, readOnly bool, data string, internal any) (*vfs.Mount, error) {
 	return b.kernel.VFS().MountDisconnected(b.ctx, b.creds, "none", name, &vfs.MountOptions{
-		Flags:                vfs.MountFlags{NoATime: name == tmpfs.Name}, // copies keep the access time of the original, see restoreTimes
+		Flags:                vfs.MountFlags{NoATime: name == tmpfs.Name}, // copies keep the access time of the original, see timeKeeper
 		ReadOnly:             readOnly,
 		GetFilesystemOptions: vfs.GetFilesystemOptions{InternalMount: true, Data: data, InternalData: internal},
 	})

@@ -36,6 +36,8 @@ type stepRoot struct {
 	upper  vfs.VirtualDentry
 	lowers []vfs.VirtualDentry // top first, without the stubs
 	mounts *vfs.MountNamespace
+	// started is when the step was about to start, in ns of the kernel's clock.
+	started int64
 	// pipes and sockets are those of the upper, once its changes were read.
 	pipes, sockets []string
 }
@@ -66,6 +68,7 @@ func (b *box) newRoot(ctx context.Context, req *runRequest) (_ *stepRoot, err er
 	if err := b.stackUpper(r, below, stacked, b.pipesOf(req.Lowers)); err != nil {
 		return nil, err
 	}
+	r.started = b.kernel.RealtimeClock().Now().Nanoseconds()
 	if err := b.mountAll(ctx, r, req, files); err != nil {
 		return nil, err
 	}

@@ -7,7 +7,6 @@ import (
 	"path"
 	"strings"
 
-	"gvisor.dev/gvisor/pkg/abi/linux"
 	"gvisor.dev/gvisor/pkg/sentry/vfs"
 
 	"hako/internal/tree"
@@ -108,74 +107,4 @@ func (b *box) lift(below, upper vfs.VirtualDentry, pipes []string) error {
 		return err
 	}
 	return b.copyMetadata(below, upper, "")
-}
-
-// restoreTimes gives directories of upper the time that they have below if nothing happened in them but that files were
-// copied up. Linux's overlay puts a directory's time back when it copies a file up; gVisor's does not, and so the mode
-// of a file could not be changed without moving the time of its directory.
-//
-// That it was so can only be concluded: the time is not later than the last change of a name in the directory, and all
-// names are of copies, which have the access time of the original, where a file that was made anew has its own.
-// In doubt the time stays.
-func (b *box) restoreTimes(upper, below vfs.VirtualDentry) error {
-	return b.restoreTime(upper, below, "")
-}
-
-func (b *box) restoreTime(upper, below vfs.VirtualDentry, dir string) error {
-	up, err := b.stat(upper, dir)
-	if err != nil {
-		return err
-	}
-	low, err := b.stat(below, dir)
-	if isMissing(err) || err == nil && low.Mode&linux.S_IFMT != linux.S_IFDIR {
-		return nil // a new directory, and so is everything inside
-	}
-	if err != nil {
-		return err
-	}
-	names, err := (&vfsTree{box: b, root: upper}).ReadDir(path.Clean(dir))
-	if err != nil {
-		return err
-	}
-	copies := len(names) > 0 && up.Mtime.ToNsec() != low.Mtime.ToNsec()
-	var last int64 // change of a name in dir, ns
-	var dirs []string
-	for _, name := range names {
-		p := strings.TrimPrefix(dir+"/"+name, "/")
-		c, err := b.stat(upper, p)
-		if err != nil {
-			return err
-		}
-		last = max(last, c.Ctime.ToNsec())
-		if c.Mode&linux.S_IFMT == linux.S_IFDIR {
-			dirs = append(dirs, p)
-		}
-		copies = copies && b.isCopy(below, p, &c)
-	}
-	if copies && up.Mtime.ToNsec() <= last {
-		st := vfs.SetStatOptions{Stat: linux.Statx{Mask: linux.STATX_MTIME, Mtime: low.Mtime}}
-		if err := b.kernel.VFS().SetStatAt(b.ctx, b.creds, at(upper, dir), &st); err != nil {
-			return fmt.Errorf("restore the time of /%s: %w", dir, err)
-		}
-	}
-	for _, d := range dirs {
-		if err := b.restoreTime(upper, below, d); err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
-// isCopy tells whether the entry of an upper that st describes was made by copying up what below has at p.
-func (b *box) isCopy(below vfs.VirtualDentry, p string, st *linux.Statx) bool {
-	low, err := b.stat(below, p)
-	if err != nil || low.Mode&linux.S_IFMT != st.Mode&linux.S_IFMT {
-		return false
-	}
-	return st.Mode&linux.S_IFMT == linux.S_IFDIR || low.Atime == st.Atime
-}
-
-// stat describes p, which is no symbolic link's target but the link itself.
-func (b *box) stat(root vfs.VirtualDentry, p string) (linux.Statx, error) {
-	return b.kernel.VFS().StatAt(b.ctx, b.creds, at(root, p), &vfs.StatOptions{Mask: linux.STATX_BASIC_STATS})
 }
