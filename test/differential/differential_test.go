@@ -155,7 +155,7 @@ func TestDifference(t *testing.T) {
 	t.Parallel()
 	want := &conformance.Expectation{Layers: 1, Config: map[string]any{"os": "linux"}, Tree: []string{"/a: dir 0755 0:0 now", "/b: gone"}}
 	got := &conformance.Expectation{Layers: 1, Config: map[string]any{"os": "linux"}, Tree: []string{"/a: dir 0700 0:0 now", "/b: gone"}}
-	text, err := difference(want, got)
+	text, err := difference(want, got, true)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -163,7 +163,7 @@ func TestDifference(t *testing.T) {
 	if d := cmp.Diff(diff, text); d != "" {
 		t.Error(d)
 	}
-	if text, err := difference(want, want); err != nil || text != "" {
+	if text, err := difference(want, want, true); err != nil || text != "" {
 		t.Errorf("equal results: %q, %v", text, err)
 	}
 }

@@ -180,7 +180,11 @@ func (g *generator) archive() {
 func (g *generator) entry(section, p string, earlier []string) string {
 	options := ""
 	if g.chance(30) {
-		options += " mtime=" + g.time()
+		t := g.time()
+		if section == imageSection && strings.HasPrefix(t, "19") && t < "1970" {
+			t = "1970-01-01T00:00:00Z" // see docs/exactness.md
+		}
+		options += " mtime=" + t
 	}
 	kind := "file"
 	g.do([]choice{
