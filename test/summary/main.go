@@ -1,15 +1,17 @@
 // Command summary reads the output of go test -json and prints what a person needs: the output of what failed,
 // each skipped test with its reason, the closing line of each package, and a count as the last line.
-// Its exit code is 1 if anything failed or nothing ran.
+// Its exit code is 1 if anything failed or nothing ran, with -skips also if a test skipped that may not.
 package main
 
 import (
 	"bufio"
 	"encoding/json"
 	"errors"
+	"flag"
 	"fmt"
 	"io"
 	"os"
+	"regexp"
 	"slices"
 	"strings"
 )
@@ -30,18 +32,50 @@ type report struct {
 	// broken are packages that failed without a failed test: they did not build, crashed or ran out of time.
 	broken  int
 	hasFail map[string]bool
+	// allowed match the skips that are no failures; nil allows all.
+	allowed []*regexp.Regexp
 }
 
 func main() {
-	if err := run(os.Stdin, os.Stdout); err != nil {
+	skips := flag.String("skips", "", "`file` of regular expressions, one a line, for the skips that are no failures; # begins a comment")
+	flag.Parse()
+	allowed, err := readSkips(*skips)
+	if err == nil {
+		err = run(os.Stdin, os.Stdout, allowed)
+	}
+	if err != nil {
 		fmt.Fprintln(os.Stderr, err)
 		os.Exit(1)
 	}
 }
 
+// readSkips reads the expressions in file; none is nil.
+func readSkips(file string) ([]*regexp.Regexp, error) {
+	if file == "" {
+		return nil, nil
+	}
+	text, err := os.ReadFile(file)
+	if err != nil {
+		return nil, fmt.Errorf("read allowed skips: %w", err)
+	}
+	allowed := []*regexp.Regexp{}
+	for line := range strings.Lines(string(text)) {
+		line = strings.TrimSpace(line)
+		if line == "" || strings.HasPrefix(line, "#") {
+			continue
+		}
+		re, err := regexp.Compile(line)
+		if err != nil {
+			return nil, fmt.Errorf("read allowed skips: %w", err)
+		}
+		allowed = append(allowed, re)
+	}
+	return allowed, nil
+}
+
 // run reads r to its end and prints to w; its error says that something failed.
-func run(r io.Reader, w io.Writer) error {
-	rep := &report{output: map[key][]string{}, hasFail: map[string]bool{}}
+func run(r io.Reader, w io.Writer, allowed []*regexp.Regexp) error {
+	rep := &report{output: map[key][]string{}, hasFail: map[string]bool{}, allowed: allowed}
 	lines := bufio.NewReader(r)
 	for {
 		line, err := lines.ReadString('\n')
@@ -148,11 +182,30 @@ func (r *report) close(w io.Writer) error {
 		}
 	}
 	list("Skipped", r.skips)
+	refused := r.refusedSkips()
+	list("Skipped, and may not", refused)
 	list("Failed", r.failures)
 	failed := r.failed + r.broken
 	fmt.Fprintf(w, "\n%d passed, %d failed, %d skipped\n", r.passed, failed, r.skipped)
-	if failed > 0 || r.passed == 0 {
+	switch {
+	case failed > 0 || r.passed == 0:
 		return errors.New("not all tests passed")
+	case len(refused) > 0:
+		return errors.New("tests skipped that may not")
 	}
 	return nil
+}
+
+// refusedSkips are the skips that no expression allows.
+func (r *report) refusedSkips() []string {
+	if r.allowed == nil {
+		return nil
+	}
+	var refused []string
+	for _, s := range r.skips {
+		if !slices.ContainsFunc(r.allowed, func(re *regexp.Regexp) bool { return re.MatchString(s) }) {
+			refused = append(refused, s)
+		}
+	}
+	return refused
 }

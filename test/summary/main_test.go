@@ -1,6 +1,9 @@
 package main
 
 import (
+	"io"
+	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 
@@ -52,7 +55,7 @@ func TestRun(t *testing.T) {
 		t.Run(tt.name, func(t *testing.T) {
 			t.Parallel()
 			var out strings.Builder
-			err := run(strings.NewReader(tt.in), &out)
+			err := run(strings.NewReader(tt.in), &out, nil)
 			if (err != nil) != tt.fails {
 				t.Errorf("error %v, want one: %v", err, tt.fails)
 			}
@@ -60,5 +63,29 @@ func TestRun(t *testing.T) {
 				t.Errorf("(-want +got)\n%s", d)
 			}
 		})
+	}
+}
+
+func TestSkipsMustBeAllowed(t *testing.T) {
+	t.Parallel()
+	const in = `{"Action":"pass","Package":"p","Test":"A"}
+{"Action":"output","Package":"p","Test":"B","Output":"    b_test.go:12: needs a kernel with x\n"}
+{"Action":"skip","Package":"p","Test":"B"}
+`
+	file := filepath.Join(t.TempDir(), "skips")
+	for _, tt := range []struct {
+		skips string
+		fails bool
+	}{{"# nothing\n", true}, {"\np B: needs a kernel\n", false}, {"q B", true}} {
+		if err := os.WriteFile(file, []byte(tt.skips), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		allowed, err := readSkips(file)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := run(strings.NewReader(in), io.Discard, allowed); (err != nil) != tt.fails {
+			t.Errorf("with %q: %v, want an error: %v", tt.skips, err, tt.fails)
+		}
 	}
 }
