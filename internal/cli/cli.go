@@ -241,9 +241,6 @@ func (c *command) warn() {
 			c.ui.Emit(event.Warning{Message: fmt.Sprintf("--%s is an old spelling; use --%s", f.name, f.alias)})
 		}
 	}
-	if c.getenv("BUILDER_OUTPUT") != "" {
-		c.ui.Emit(event.Warning{Message: "BUILDER_OUTPUT is not supported yet: no file \"images\" will be written"})
-	}
 	for _, kv := range c.env.Environ {
 		if name, _, _ := strings.Cut(kv, "="); strings.HasPrefix(name, "FF_KANIKO_") {
 			c.ui.Emit(event.Warning{Message: name + " has no effect: kaniko's feature flags do not exist here"})

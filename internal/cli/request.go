@@ -144,6 +144,7 @@ func (c *command) outputs(vs *values) (build.Outputs, error) {
 		TarPath: vs.str("tar-path"), OCILayoutPath: vs.str("oci-layout-path"), DigestFile: vs.str("digest-file"),
 		NameWithDigestFile: vs.str("image-name-with-digest-file"), NameTagWithDigestFile: vs.str("image-name-tag-with-digest-file"),
 		SkipPushPermissionCheck: vs.bool("skip-push-permission-check"), PushRetries: vs.int("push-retry"),
+		BuilderOutputDir: c.getenv("BUILDER_OUTPUT"),
 	}
 	if text := c.getenv("KANIKO_NO_PUSH"); text != "" {
 		noPush, err := strconv.ParseBool(text)
