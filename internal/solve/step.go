@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"syscall"
 
 	"hako/internal/diag"
 	"hako/internal/event"
@@ -78,19 +79,19 @@ func located(step *plan.Step, err error) error {
 	if err == nil || errors.Is(err, context.Canceled) || errors.Is(err, context.DeadlineExceeded) {
 		return err
 	}
+	var at diag.Error
 	var d *diag.Error
-	if !errors.As(err, &d) {
-		out := &diag.Error{What: step.Text, Span: step.Span, Cause: err}
-		var hinting interface{ Hint() string } // an engine that cannot run here says what would change that
-		if errors.As(err, &hinting) {
-			out.Hint = hinting.Hint()
-		}
-		return out
-	}
-	if d.Span.Start != 0 {
+	switch {
+	case !errors.As(err, &d):
+		at = diag.Error{What: step.Text, Span: step.Span, Cause: err}
+	case d.Span.Start != 0:
 		return err
+	default:
+		at = *d
+		at.Span = step.Span
 	}
-	at := *d
-	at.Span = step.Span
+	if at.Hint == "" && errors.Is(err, syscall.ENOSPC) {
+		at.Hint = "Free space in the work directory, or choose another place with --kaniko-dir."
+	}
 	return &at
 }
