@@ -62,6 +62,13 @@ func (e *Error) Unwrap() error { return e.Cause }
 func Format(err error) string { return printable(format(err)) }
 
 func format(err error) string {
+	if parts := joined(err); len(parts) > 0 {
+		texts := make([]string, len(parts))
+		for i, p := range parts {
+			texts[i] = format(p)
+		}
+		return strings.Join(texts, "\n")
+	}
 	var e *Error
 	if !errors.As(err, &e) {
 		return err.Error()
@@ -81,6 +88,22 @@ func format(err error) string {
 		b.WriteString("\n  " + e.Hint)
 	}
 	return b.String()
+}
+
+// joined are the parts of an error of errors.Join.
+func joined(err error) []error {
+	many, ok := err.(interface{ Unwrap() []error }) //nolint:errorlint // about this error, not what it wraps
+	if !ok {
+		return nil
+	}
+	text := ""
+	for _, p := range many.Unwrap() {
+		text += p.Error() + "\n"
+	}
+	if text != err.Error()+"\n" {
+		return nil // a sentence around them
+	}
+	return many.Unwrap()
 }
 
 // printable spells out what a terminal would obey, but for tabs and line ends, and what is no UTF-8.

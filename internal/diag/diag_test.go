@@ -30,3 +30,23 @@ func TestFormatKeepsForeignTextFromTheTerminal(t *testing.T) {
 		}
 	}
 }
+
+// TestFormatShowsEveryJoinedError: what went wrong while cleaning up was once swallowed by the error before it.
+func TestFormatShowsEveryJoinedError(t *testing.T) {
+	t.Parallel()
+	located := &diag.Error{What: "COPY", Span: diag.Span{File: "Dockerfile", Start: 2, End: 2, Source: []string{"COPY a /"}}, Hint: "Make it."}
+	cleaning := errors.New("remove /w: busy")
+	const first = "COPY\n  Dockerfile:2\n     2 | COPY a /\n  Make it."
+	for name, tt := range map[string]struct {
+		err  error
+		want string
+	}{
+		"joined": {errors.Join(located, cleaning), first + "\nremove /w: busy"},
+		"nested": {errors.Join(errors.Join(located), errors.Join(nil, cleaning)), first + "\nremove /w: busy"},
+		"text":   {fmt.Errorf("both %w and %w", errors.New("x"), cleaning), "both x and remove /w: busy"},
+	} {
+		if d := cmp.Diff(tt.want, diag.Format(tt.err)); d != "" {
+			t.Errorf("%s (-want +got):\n%s", name, d)
+		}
+	}
+}
