@@ -50,11 +50,12 @@ func (r *Request) validateCompression() error {
 // validateLater refuses what has a place in the request already, but is not built.
 func (r *Request) validateLater() error {
 	var errs []error
-	for what, n := range map[string]int{
-		"--build-context": len(r.NamedContexts), "--secret": len(r.Secrets), "--cache-from": len(r.CacheSources),
-	} {
-		if n > 0 {
-			errs = append(errs, fmt.Errorf("%s is not supported yet", what))
+	for _, later := range []struct {
+		what string
+		n    int
+	}{{"--build-context", len(r.NamedContexts)}, {"--secret", len(r.Secrets)}, {"--cache-from", len(r.CacheSources)}} {
+		if later.n > 0 {
+			errs = append(errs, fmt.Errorf("%s is not supported yet", later.what))
 		}
 	}
 	return errors.Join(errs...)

@@ -59,16 +59,6 @@ func (s *Stack) ChainID() digest.Digest {
 	return s.chain
 }
 
-// DiffIDs returns those of the layers, bottom first.
-func (s *Stack) DiffIDs() []digest.Digest {
-	levels := s.levels()
-	out := make([]digest.Digest, len(levels))
-	for i, l := range levels {
-		out[i] = l.source.DiffID
-	}
-	return out
-}
-
 // Tree opens all layers, in parallel, and returns them as one tree.
 // It returns ctx's cause if ctx ends first; a failure is not remembered.
 func (s *Stack) Tree(ctx context.Context) (*Tree, error) {

@@ -34,9 +34,6 @@ func TestChainIDs(t *testing.T) {
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Errorf("chain IDs (-want +got):\n%s", diff)
 	}
-	if diff := cmp.Diff([]digest.Digest{a, b, c}, s.DiffIDs()); diff != "" {
-		t.Errorf("diffIDs (-want +got):\n%s", diff)
-	}
 	var none *rootfs.Stack
 	if s.ChainID() != want[2] || none.ChainID() != "" || len(none.Lowers()) != 0 {
 		t.Error("wrong chain ID of a stack")
