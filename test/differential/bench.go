@@ -10,7 +10,6 @@ import (
 	"os/exec"
 	"path/filepath"
 	"regexp"
-	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -19,7 +18,6 @@ import (
 	"github.com/google/go-containerregistry/pkg/registry"
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 
-	"hako/internal/event"
 	"hako/test/conformance"
 )
 
@@ -173,9 +171,8 @@ func (b *bench) compare(ctx context.Context, r recipe, kind string) (string, *co
 	if err != nil {
 		return "", nil, err
 	}
-	said := &warnings{}
-	hako := &conformance.Hako{Registry: b.host, WorkDir: filepath.Join(b.dir, "work"), Events: said}
-	got, err := t.build(ctx, hako, "hako")
+	ours := &hako{registry: b.host, workDir: filepath.Join(b.dir, "work")}
+	got, err := t.build(ctx, ours, "hako")
 	if errors.Is(err, errFault) {
 		return "", nil, err
 	}
@@ -200,7 +197,7 @@ func (b *bench) compare(ctx context.Context, r recipe, kind string) (string, *co
 		return "", got.failed, nil
 	case got.failed != nil:
 		return "only hako fails: " + got.failed.Text, nil, nil
-	case want.failed != nil && accepted(want.failed, said):
+	case want.failed != nil && accepted(want.failed, ours):
 		return "", want.failed, nil
 	case want.failed != nil:
 		return "only BuildKit fails: " + want.failed.Text, nil, nil
@@ -211,31 +208,8 @@ func (b *bench) compare(ctx context.Context, r recipe, kind string) (string, *co
 }
 
 // accepted says whether a failure is only BuildKit's with our consent: see "wildcards" in docs/exactness.md.
-func accepted(e *conformance.BuildError, said *warnings) bool {
-	return regexp.MustCompile(`: lstat \S+: no such file or directory$`).MatchString(e.Text) && said.contains("no file matches")
-}
-
-// warnings collects what a build warns of.
-type warnings struct {
-	mu   sync.Mutex // guards list
-	list []string
-}
-
-var _ event.Sink = (*warnings)(nil)
-
-// Emit is event.Sink's.
-func (w *warnings) Emit(e event.Event) {
-	if e, ok := e.(event.Warning); ok {
-		w.mu.Lock()
-		defer w.mu.Unlock()
-		w.list = append(w.list, e.Message)
-	}
-}
-
-func (w *warnings) contains(text string) bool {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	return slices.ContainsFunc(w.list, func(s string) bool { return strings.Contains(s, text) })
+func accepted(e *conformance.BuildError, ours *hako) bool {
+	return regexp.MustCompile(`: lstat \S+: no such file or directory$`).MatchString(e.Text) && ours.warned("no file matches")
 }
 
 // buildkit builds with several daemons, each of which does one build at a time:

@@ -108,6 +108,8 @@ func aspects(want, got map[string]string) string {
 			return " (only hako)"
 		case !inGot || g == "gone":
 			return " (only BuildKit)"
+		case k == logFile:
+			return " (what a script says)"
 		default:
 			return " (" + changedWords(strings.Fields(w), strings.Fields(g)) + ")"
 		}
@@ -119,6 +121,12 @@ func aspects(want, got map[string]string) string {
 func changedWords(w, g []string) string {
 	if w[0] != g[0] {
 		return w[0] + " " + g[0]
+	}
+	if w[0] == "file" && !slices.Equal(w[1:3], g[1:3]) {
+		return "file, mode or owner"
+	}
+	if w[0] == "file" {
+		return "file, content or time"
 	}
 	for i := range min(len(w), len(g)) {
 		if w[i] != g[i] {

@@ -4,12 +4,15 @@ import (
 	"strings"
 )
 
+// logFile is where scripts write what their commands say.
+const logFile = "/log"
+
 // run makes a RUN instruction: a script of operations on files that goes on after errors,
 // and that writes down what each operation said.
 func (g *generator) run() {
 	lines := []string{
 		`r() { echo "$*" >>/log; g "$@" >>/log 2>&1; echo "= $?" >>/log; }`,
-		`g() { for a in "$@"; do [ -p "$a" ] && return 99; done; case $1 in sh|cp) timeout 9 "$@";; *) "$@";; esac; }`,
+		`g() { for a in "$@"; do [ -p "$a" ] && return 99; done; case $1 in sh|cp) timeout 9 "$@";; dd) "$@" 2>/dev/null;; *) "$@";; esac; }`,
 		`w() { echo -n "$1" >"$2"; }`,
 		`app() { echo -n "$1" >>"$2"; }`,
 		"cd " + g.pick("/w", "/w", "/w", "/w/a", "/tmp", "/"),
