@@ -83,7 +83,7 @@ func newBox(req *bootRequest, data *os.File) (*box, error) {
 	if err := sighandling.IgnoreChildStop(); err != nil {
 		return nil, fmt.Errorf("ignore stopped children: %w", err)
 	}
-	b := &box{kernel: k, creds: auth.NewRootCredentials(k.RootUserNamespace()), ctx: supervisor{k.SupervisorContext()}}
+	b := &box{kernel: k, creds: auth.NewRootCredentials(k.RootUserNamespace()), ctx: supervisor{Context: k.SupervisorContext()}}
 	b.lowers.byID = map[string]*lower{}
 	if b.uppers, err = upperMemory(data); err != nil {
 		return nil, err

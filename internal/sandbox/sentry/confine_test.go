@@ -6,6 +6,7 @@ import (
 
 func TestChildCanDoNothingToTheHost(t *testing.T) {
 	t.Parallel()
+	needSandbox(t)
 	for _, platform := range []string{platformSystrap, platformPtrace} {
 		t.Run(platform, func(t *testing.T) {
 			t.Parallel()

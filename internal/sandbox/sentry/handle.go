@@ -7,6 +7,7 @@ import (
 	"os"
 	"os/exec"
 	"runtime"
+	"strings"
 	"sync"
 	"syscall"
 
@@ -23,12 +24,16 @@ type CrashError struct {
 	Log string
 }
 
-// Error tells how the sentry ended and what it wrote.
+// Error tells how the sentry ended, the reason it gave, if any, on the first line, and what it wrote on further ones.
 func (e *CrashError) Error() string {
-	if e.Log == "" {
-		return "the sentry ended: " + e.How
+	first := "the sentry ended: " + e.How
+	for line := range strings.Lines(e.Log) {
+		if strings.HasPrefix(line, "panic: ") || strings.HasPrefix(line, "fatal error: ") {
+			first += ": " + strings.TrimSpace(line)
+			break
+		}
 	}
-	return "the sentry ended: " + e.How + "\n" + e.Log
+	return strings.TrimSpace(first + "\n" + e.Log)
 }
 
 // handle is the builder's end of one child.
@@ -65,6 +70,7 @@ func start() (*handle, error) {
 	if err != nil {
 		return nil, err
 	}
+	w.most = maxResponse
 	logs, logsEnd, err := os.Pipe()
 	if err != nil {
 		return nil, errors.Join(fmt.Errorf("make the pipe of the sentry's log: %w", err), w.close())

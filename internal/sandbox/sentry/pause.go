@@ -73,6 +73,8 @@ func (b *box) startPause() error {
 	if err != nil {
 		return fmt.Errorf("make a mount namespace: %w", err)
 	}
+	mounts.IncRef() // for good; the process takes the reference we have
+	b.ctx = supervisor{Context: b.kernel.SupervisorContext(), mounts: mounts}
 	args := kernel.CreateProcessArgs{
 		Argv: []string{"/pause"}, WorkingDirectory: "/", Credentials: b.creds, Umask: defaultUmask, Limits: ls,
 		MaxSymlinkTraversals: linux.MaxSymlinkTraversals,

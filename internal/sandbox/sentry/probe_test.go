@@ -12,6 +12,7 @@ import (
 
 func TestProbeFindsAPlatform(t *testing.T) {
 	t.Parallel()
+	needSandbox(t)
 	r, err := Probe(t.Context(), Options{})
 	if err != nil {
 		t.Fatal(err)
@@ -27,6 +28,7 @@ func TestProbeFindsAPlatform(t *testing.T) {
 
 func TestProbeTriesEachPlatform(t *testing.T) {
 	t.Parallel()
+	needSandbox(t)
 	_, err := Probe(t.Context(), Options{Platform: "nothing"})
 	var u *UnavailableError
 	if !errors.As(err, &u) || len(u.Report.Failures) != 1 || u.Report.Failures[0].Platform != "nothing" {
@@ -39,6 +41,7 @@ func TestProbeTriesEachPlatform(t *testing.T) {
 
 func TestCausesNameTheYamaSetting(t *testing.T) {
 	t.Parallel()
+	needSandbox(t)
 	if c := causes(t.TempDir()); len(c) != 0 {
 		t.Fatalf("got %v", c)
 	}

@@ -27,6 +27,7 @@ const (
 	protocolVersion = 1
 	frameHeaderSize = 8
 	maxFrame        = 1 << 30 // a patch of a million entries has about 200 MB
+	maxResponse     = 1 << 20 // the builder does not trust the child, and expects little from it
 	maxFrameFDs     = 8       // far below SCM_MAX_FD, 253
 )
 
@@ -122,6 +123,7 @@ type exitStatus struct {
 // wire sends and receives frames. Sending is safe from many goroutines, receiving is not.
 type wire struct {
 	conn *net.UnixConn
+	most uint32     // bytes of a body that is received
 	mu   sync.Mutex // held while a frame is written
 }
 
@@ -138,7 +140,7 @@ func newWire(f *os.File) (*wire, error) {
 	if !ok {
 		return nil, errors.Join(errors.New("the sentry's socket is not a unix socket"), c.Close())
 	}
-	return &wire{conn: u}, nil
+	return &wire{conn: u, most: maxFrame}, nil
 }
 
 func (w *wire) close() error { return w.conn.Close() }
@@ -200,6 +202,9 @@ func (w *wire) receive(v any) ([]*os.File, error) {
 	if err == nil {
 		err = w.body(header, v)
 	}
+	if errors.Is(err, io.EOF) {
+		err = io.ErrUnexpectedEOF // this was not between two frames
+	}
 	if err != nil {
 		closeAll(files)
 		return nil, err
@@ -212,7 +217,7 @@ func (w *wire) body(header [frameHeaderSize]byte, v any) error {
 		return errVersion
 	}
 	size := binary.LittleEndian.Uint32(header[4:])
-	if size > maxFrame {
+	if size > w.most {
 		return fmt.Errorf("receive %d bytes: %w", size, errFrame)
 	}
 	r := io.LimitReader(w.conn, int64(size))
