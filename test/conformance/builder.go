@@ -18,6 +18,8 @@ type Job struct {
 	Case *Case
 	// Context is the directory of the build context; Out is where the OCI layout goes, an empty directory.
 	Context, Out string
+	// Log takes what the builder has to tell, a line at a time. It may be called from many goroutines.
+	Log func(args ...any)
 }
 
 // Builder builds images.
@@ -93,9 +95,10 @@ func parseFailure(out string) error {
 			return fmt.Errorf("parse line: %w", err)
 		}
 	}
+	noise := regexp.MustCompile(`\w+::\w+|/\S*/cachemounts/buildkit\d+`) // names that BuildKit makes up for each build
 	for _, l := range strings.Split(out, "\n") {
 		if t, ok := strings.CutPrefix(l, "error: "); ok {
-			e.Text = t
+			e.Text = noise.ReplaceAllString(t, "…")
 		}
 	}
 	if e.Text == "" {

@@ -20,7 +20,6 @@ import (
 	"github.com/google/go-containerregistry/pkg/registry"
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 
-	_ "hako/internal/event"
 	"hako/internal/sandbox/sentry"
 )
 
@@ -99,7 +98,7 @@ func newSuite(t *testing.T) *suite {
 	if s.options.update {
 		s.builder = &BuildKit{Buildctl: s.options.buildctl, Addr: s.options.buildkit}
 	} else {
-		s.builder = &Hako{Registry: s.host, WorkDir: t.TempDir(), Events: printer{}}
+		s.builder = &Hako{Registry: s.host, WorkDir: t.TempDir()}
 	}
 	return s
 }
@@ -161,7 +160,7 @@ func (s *suite) run(t *testing.T, path string) {
 // build returns what became of the case: a description, or how the build failed.
 func (s *suite) build(t *testing.T, c *Case) (*Expectation, *BuildError) {
 	t.Helper()
-	job := Job{Case: c, Context: t.TempDir(), Out: filepath.Join(t.TempDir(), "out")}
+	job := Job{Case: c, Context: t.TempDir(), Out: filepath.Join(t.TempDir(), "out"), Log: t.Log}
 	if err := c.WriteContext(job.Context); err != nil {
 		t.Fatal(err)
 	}

@@ -20,7 +20,6 @@ type Hako struct {
 	Registry string
 	// WorkDir is where builds keep their state.
 	WorkDir string
-	Events  event.Sink
 }
 
 var _ Builder = (*Hako)(nil)
@@ -33,7 +32,7 @@ func (h *Hako) Build(ctx context.Context, job Job) error {
 		Getenv:    func(string) string { return "" },
 		Cwd:       job.Context,
 		Stdout:    io.Discard,
-		Events:    h.Events,
+		Events:    eventLog{job.Log},
 		Transport: redirect{host: h.Registry, base: http.DefaultTransport},
 	}
 	req := build.Request{
@@ -75,4 +74,17 @@ func (r redirect) RoundTrip(req *http.Request) (*http.Response, error) {
 	req = req.Clone(req.Context())
 	req.URL.Scheme, req.URL.Host = "http", r.host
 	return r.base.RoundTrip(req)
+}
+
+// eventLog logs what steps write.
+type eventLog struct{ log func(args ...any) }
+
+// Emit is event.Sink's.
+func (l eventLog) Emit(e event.Event) {
+	switch e := e.(type) {
+	case event.StepOutput:
+		l.log(e.Step + ": " + string(e.Line))
+	case event.Info:
+		l.log(e.Message)
+	}
 }

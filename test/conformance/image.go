@@ -132,7 +132,6 @@ type imageBuilder struct {
 	layer  []line
 	shell  bool
 	config v1.Config
-	isBase bool
 	plat   v1.Platform
 	media  types.MediaType
 	open   bool
