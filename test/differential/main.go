@@ -132,7 +132,7 @@ func (c *campaign) run(ctx context.Context) error {
 		})
 	}
 	for i := c.first; i < c.first+c.n; i++ {
-		if i%100 == 0 {
+		if i%20 == 0 {
 			fmt.Fprintf(os.Stderr, "case %d, %d builds\n", i, c.bench.count.Load())
 		}
 		next <- i
