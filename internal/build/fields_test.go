@@ -24,7 +24,8 @@ func names(t *testing.T, dirs ...string) (read, set map[string]bool) {
 	read, set = map[string]bool{}, map[string]bool{}
 	noTests := func(fi fs.FileInfo) bool { return !strings.HasSuffix(fi.Name(), "_test.go") }
 	for _, dir := range dirs {
-		pkgs, err := parser.ParseDir(token.NewFileSet(), dir, noTests, parser.SkipObjectResolution) //nolint:staticcheck // no build tags here
+		//lint:ignore SA1019 no build tags here
+		pkgs, err := parser.ParseDir(token.NewFileSet(), dir, noTests, parser.SkipObjectResolution) //nolint:staticcheck // likewise
 		if err != nil {
 			t.Fatal(err)
 		}

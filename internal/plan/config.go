@@ -89,7 +89,8 @@ func (p *planner) command(c *instructions.CmdCommand) error {
 	p.lintOnce(&p.stage.cmd)
 	p.lintJSON(c.PrependShell)
 	p.out.Config.Config.Cmd = p.commandLine(c.ShellDependantCmdLine)
-	p.out.Config.Config.ArgsEscaped = true //nolint:staticcheck // deprecated, but BuildKit and Docker write it
+	//lint:ignore SA1019 deprecated, but BuildKit and Docker write it
+	p.out.Config.Config.ArgsEscaped = true //nolint:staticcheck // likewise
 	return p.config(fmt.Sprintf("CMD %q", p.out.Config.Config.Cmd))
 }
 

@@ -91,14 +91,15 @@ func (b *builder) newStage(i int, src instructions.Stage) (*stage, error) {
 
 // blankHint says which variable made a name blank.
 func (b *builder) blankHint(res shell.ProcessWordResult) string {
-	for _, name := range sortedKeys(res.Unmatched) {
+	if names := sortedKeys(res.Unmatched); len(names) > 0 {
+		name := names[0]
 		if near, ok := diag.Nearest(name, b.globals.Keys()); ok {
 			return fmt.Sprintf("%s is not declared; did you mean %s?", name, near)
 		}
 		return fmt.Sprintf("Declare ARG %s before the first FROM, or pass --build-arg %s=….", name, name)
 	}
-	for _, name := range sortedKeys(res.Matched) {
-		return fmt.Sprintf("ARG %s is empty.", name)
+	if names := sortedKeys(res.Matched); len(names) > 0 {
+		return fmt.Sprintf("ARG %s is empty.", names[0])
 	}
 	return ""
 }
