@@ -2,6 +2,7 @@ package sandboxtest
 
 import (
 	"fmt"
+	"net"
 	"strings"
 	"sync"
 	"testing"
@@ -26,6 +27,28 @@ func isolationCases() cases {
 		"nothing of the host": func(t *testing.T, b *bed) {
 			r := b.ok(t, "env", ";", "ls", "/", ";", "procs")
 			wantOut(t, r, "PATH=/bin\nbin\ndata\ndev\netc\nproc\nsys\ntmp\n1\n")
+		},
+		"no network is refused": func(t *testing.T, b *bed) {
+			step := on(b.base, b.command("dial", "127.0.0.1:1"))
+			step.Network, step.Stdout, step.Stderr = sandbox.NetworkNone, &lockedBuffer{}, &lockedBuffer{}
+			out, err := b.engine.Run(t.Context(), step)
+			if err == nil {
+				t.Errorf("a step without network ran with one: %v", out.Close())
+			}
+		},
+		"network": func(t *testing.T, b *bed) {
+			l, err := net.Listen("tcp", "127.0.0.1:0")
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer l.Close() //nolint:errcheck // only for this test
+			go func() {
+				if c, err := l.Accept(); err == nil {
+					_, _ = c.Write([]byte("hello\n")) // what arrives is what is tested
+					_ = c.Close()
+				}
+			}()
+			wantOut(t, b.ok(t, "dial", l.Addr().String()), "hello\n")
 		},
 		"no mounts": func(t *testing.T, b *bed) {
 			b.ok(t, "fails", "not permitted", "mount", "/tmp")

@@ -104,6 +104,11 @@ func surroundingCases() cases {
 			wantContains(t, r.Out, "hosts\nresolv.conf\n127.0.0.1")
 			r.want(t, mounted()...)
 		},
+	}
+}
+
+func deviceCases() cases {
+	return cases{
 		"hostname": func(t *testing.T, b *bed) {
 			wantOut(t, b.ok(t, "hostname"), "buildkitsandbox\n")
 			step := b.command("hostname", ";", "cat", "/etc/hosts")

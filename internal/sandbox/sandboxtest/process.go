@@ -45,6 +45,11 @@ func exitCases() cases {
 			r := b.run(t, b.base, b.command("crash"))
 			wantExit(t, r, &sandbox.ExitError{Code: -1, Signal: 11})
 		},
+	}
+}
+
+func startCases() cases {
+	return cases{
 		"command not found": func(t *testing.T, b *bed) {
 			step := b.command()
 			step.Args = []string{"nothing-like-that"}

@@ -29,8 +29,8 @@ func Run(t *testing.T, open func(t *testing.T) sandbox.Engine) {
 	t.Helper()
 	b := newBed(t, open)
 	for _, group := range []cases{
-		exitCases(), outputCases(), fileCases(), removalCases(), identityCases(), surroundingCases(), isolationCases(),
-		chainCases(), cancelCases(),
+		exitCases(), startCases(), outputCases(), fileCases(), specialFileCases(), removalCases(), identityCases(),
+		surroundingCases(), deviceCases(), isolationCases(), chainCases(), cancelCases(),
 	} {
 		for name, f := range group {
 			t.Run(name, func(t *testing.T) {
