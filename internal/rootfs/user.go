@@ -59,7 +59,7 @@ func homeOf(t tree.Tree, uid uint32) (string, error) {
 }
 
 // LookupOwner finds the owner that --chown or the USER of a WORKDIR names: "user[:group]", each a name or a number.
-// Without a group, a number stands for both, and a name has its group in /etc/passwd.
+// Without a group, a number stands for both, and a name has its group in /etc/passwd. Without a user it is root.
 // A nil t has no files.
 func LookupOwner(t tree.Tree, spec string) (uid, gid uint32, err error) {
 	user, group, _ := strings.Cut(spec, ":")
@@ -99,7 +99,7 @@ func LookupOwner(t tree.Tree, spec string) (uid, gid uint32, err error) {
 
 // ownerID reads a number of --chown. What does not fit into 32 bits is a name, as for BuildKit.
 func ownerID(s string) (id uint32, numeric bool, err error) {
-	if s == "root" {
+	if s == "root" || s == "" {
 		return 0, true, nil
 	}
 	n, err := strconv.ParseInt(s, 10, 32)
