@@ -61,7 +61,7 @@ func newBench(ctx context.Context, d daemon, dir string) (*bench, error) {
 			b.names[string(f.Content)] = "shell"
 		}
 	}
-	b.shared = map[string]conformance.ImageSource{"base": baseImage}
+	b.shared = map[string]conformance.ImageSource{"base": plainImage + shellPart, "plain": plainImage}
 	b.library = conformance.NewLibrary(host, func() ([]conformance.ShellFile, error) { return shell, nil })
 	b.host = host
 	b.kit = newBuildKit(d)

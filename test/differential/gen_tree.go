@@ -228,7 +228,7 @@ func (g *generator) entry(section, p string, earlier []string) string {
 // image makes the recipe's own base image: a few layers on the shared one.
 func (g *generator) image() {
 	s := imageSection
-	g.w.line(s, "from base")
+	g.w.line(s, "from %s", g.base())
 	m := model{}
 	for range g.upTo(1, 3) {
 		g.w.line(s, "layer%s", g.some(20, " zst"))
