@@ -159,7 +159,8 @@ func (b *bench) measure(ctx context.Context) (map[string]map[string][]usage, err
 // round builds row r once with every builder; the first round also compares their trees.
 func (b *bench) round(ctx context.Context, r row, dir string, i int, results map[string][]usage) error {
 	var want lab.Tree
-	for _, bu := range b.builders {
+	for k := range b.builders {
+		bu := b.builders[(k+i)%len(b.builders)] // each comes first in turn
 		ref := fmt.Sprintf("%s/bench/%s-%s-%d:1", b.registry.Addr, r.name, bu.name(), i)
 		if err := bu.forget(ctx); err != nil {
 			return fmt.Errorf("empty %s: %w", bu.name(), err)
