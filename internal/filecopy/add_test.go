@@ -172,6 +172,11 @@ func TestAddArchive(t *testing.T) {
 		name: "the last of equal names wins", dest: "/", archive: "a @7 = x \n a @8 = yy",
 		want: "a 0644 0:0 @8 = yy",
 	}, {
+		name: "the destination gets a new time", dest: "/d", below: "d/ @5 \n d/e/ @6", archive: "e/f @7",
+		want: `d/ 0755 0:0 @1000
+			d/e/ 0755 0:0 @1000
+			d/e/f 0644 0:0 @7`,
+	}, {
 		name: "a file far below a link to nowhere", dest: "/d", archive: "l -> nowhere \n l/a/b",
 		want: `error: ADD: unpack x: "l/a/b": its directory is not there`,
 	}, {

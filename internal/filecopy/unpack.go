@@ -41,7 +41,8 @@ func (c *copier) unpack(src, p string) (done bool, err error) {
 	if err != nil {
 		return false, c.readError(p, err)
 	}
-	defer plain.Close() //nolint:errcheck // nothing was written
+	defer plain.Close()              //nolint:errcheck // nothing was written
+	root.entry.ModTime = c.draft.now // BuildKit makes and removes a directory in it, to change its root to it
 	u := &unpacker{copier: c, root: root}
 	if err := u.all(tar.NewReader(&interruptible{c.ctx, plain})); err != nil {
 		if c.ctx.Err() != nil {
