@@ -57,8 +57,11 @@ func testDebian(t *testing.T, f *fixture) {
 		t.Run(l.name, func(t *testing.T) {
 			ref := f.registry.Addr + "/debian-app:" + l.name
 			out := f.mustBuild(t, l, job{context: dir, destination: ref, args: lab.ProxyArgs(os.Getenv)})
-			t.Logf("built in %s", out.Wall)
+			t.Logf("built in %s; peak anonymous memory: builder %d MiB, its sandbox %d MiB", out.Wall, out.peak.builder>>20, out.peak.others>>20)
 			got := must[lab.Tree](t)(f.registry.ImageTree(t.Context(), ref))
+			if most := int64(120<<20 + 4096*len(got)); out.peak.others > most || out.peak.builder > 100<<20 {
+				t.Errorf("anonymous memory reached %+v bytes, want at most 100 MiB, and %d of the sandbox", out.peak, most)
+			}
 			checkUserXattr(t, got)
 			diffs := lab.Compare(want, got, append(smallExceptions(), debianExceptions()...))
 			if len(got) < 5000 {

@@ -74,6 +74,8 @@ type outcome struct {
 	left []string
 	// writes are changes elsewhere, if the level allows any.
 	writes []string
+	// peak is the memory of a build in a container.
+	peak memoryPeak
 }
 
 // build runs hako with job j at level l.
@@ -136,8 +138,10 @@ func (f *fixture) start(t *testing.T, l level, j job) (*lab.Container, string) {
 
 func (f *fixture) buildInContainer(t *testing.T, l level, j job) (outcome, error) {
 	c, volume := f.start(t, l, j)
+	peak, stop := watchMemory(t, c.PID)
 	r, err := c.Wait(t.Context())
-	out := outcome{Result: r, left: list(t, volume)}
+	stop()
+	out := outcome{Result: r, left: list(t, volume), peak: *peak}
 	if err != nil {
 		return out, err
 	}
