@@ -183,7 +183,9 @@ func (g *generator) decorate(s string) string {
 	parts := strings.Split(s, "/")
 	if g.chance(25) {
 		i := g.IntN(len(parts))
-		parts[i] = g.pick("*", "?", "[a-c]", "*"+parts[i][len(parts[i])-1:], parts[i]+"*", "[^b]", parts[i][:1]+"*")
+		name := []rune(parts[i])
+		first, last := string(name[:1]), string(name[len(name)-1:])
+		parts[i] = g.pick("*", "?", "[a-c]", "*"+last, parts[i]+"*", "[^b]", first+"*")
 	}
 	if g.chance(5) {
 		parts = append(parts, "*")
