@@ -12,7 +12,7 @@ const logFile = "/log"
 func (g *generator) run() {
 	lines := []string{
 		`r() { echo "$*" >>/log; g "$@" >>/log 2>&1; echo "= $?" >>/log; }`,
-		`g() { for a in "$@"; do [ -p "$a" ] && return 99; done; case $1 in sh|cp|dd|cat) timeout 9 "$@" 2>/dev/null;; *) "$@";; esac; }`,
+		`g() { for a in "$@"; do [ -p "$a" ] && return 99; done; case $1 in sh|cp|dd|cat|mknod) timeout 9 "$@" 2>/dev/null;; *) "$@";; esac; }`,
 		`w() { echo -n "$1" >"$2"; }`,
 		`app() { echo -n "$1" >>"$2"; }`,
 		"cd " + g.pick("/w", "/w", "/w", "/w/a", "/tmp", "/"),
