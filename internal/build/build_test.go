@@ -6,11 +6,10 @@ import (
 	"fmt"
 	"net/http"
 	"os"
-	"os/signal"
+	"os/exec"
 	"path/filepath"
 	"strings"
 	"sync"
-	"syscall"
 	"testing"
 	"time"
 
@@ -27,37 +26,22 @@ import (
 	"hako/internal/sandbox/sentry"
 )
 
-// The test binary is the sandbox's child, and it is also the only program in the images that are built here.
+// The test binary is the sandbox's child.
 func TestMain(m *testing.M) {
 	if sentry.IsChild(os.Args) {
 		os.Exit(sentry.ChildMain())
 	}
-	if len(os.Args) > 2 && os.Args[1] == "in-a-step" {
-		os.Exit(step(os.Args[2:]))
-	}
 	os.Exit(m.Run())
 }
 
-// step is what a RUN does.
-func step(args []string) int {
-	switch args[0] {
-	case "write":
-		if err := os.WriteFile(args[1], []byte(args[2]), 0o644); err != nil {
-			fmt.Println(err)
-			return 1
-		}
-		return 0
-	case "exit":
-		return 42
-	case "hang":
-		signal.Ignore(syscall.SIGTERM)
-		fmt.Println("hanging")
-		select {}
-	case "environ":
-		fmt.Println(strings.Join(os.Environ(), "\n"))
-		return 0
+// compileStep makes the program of the images in dir: static, whatever the test itself is.
+func compileStep(t *testing.T, dir string) {
+	t.Helper()
+	cmd := exec.CommandContext(t.Context(), "go", "build", "-ldflags", "-s -w", "-o", filepath.Join(dir, "prog"), "./testdata/step")
+	cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
+	if out, err := cmd.CombinedOutput(); err != nil {
+		t.Fatalf("compile the step: %v\n%s", err, out)
 	}
-	return 3
 }
 
 // world is a registry, a context and a work directory.
@@ -72,17 +56,7 @@ func newWorld(t *testing.T, dockerfile string) *world {
 	t.Helper()
 	w := &world{registry: registrytest.New(), context: t.TempDir(), work: t.TempDir()}
 	w.host = w.registry.Start(t)
-	self, err := os.Executable()
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := os.Link(self, filepath.Join(w.context, "prog")); err != nil {
-		data, err := os.ReadFile(self)
-		if err != nil {
-			t.Fatal(err)
-		}
-		w.write(t, "prog", string(data))
-	}
+	compileStep(t, w.context)
 	w.write(t, "Dockerfile", dockerfile)
 	return w
 }
@@ -142,11 +116,11 @@ func (w *world) empty(t *testing.T) {
 
 const runs = `FROM scratch AS a
 COPY prog /prog
-RUN ["/prog", "in-a-step", "write", "/a", "one"]
+RUN ["/prog", "write", "/a", "one"]
 FROM scratch AS b
 COPY prog /prog
-RUN ["/prog", "in-a-step", "write", "/b", "two"]
-RUN ["/prog", "in-a-step", "write", "/b", "three"]
+RUN ["/prog", "write", "/b", "two"]
+RUN ["/prog", "write", "/b", "three"]
 FROM a
 COPY --from=b /b /from-b
 `
@@ -175,7 +149,7 @@ func TestBuildsAtTheSameTimeInOneWorkDirectory(t *testing.T) {
 
 func TestFailingRunKeepsItsExitCodeAndPushesNothing(t *testing.T) {
 	t.Parallel()
-	w := newWorld(t, "FROM scratch\nCOPY prog /prog\nRUN [\"/prog\", \"in-a-step\", \"exit\"]\n")
+	w := newWorld(t, "FROM scratch\nCOPY prog /prog\nRUN [\"/prog\", \"exit\"]\n")
 	err := w.build(t.Context(), w.request(), event.Discard{})
 	var exit *sandbox.ExitError
 	if !errors.As(err, &exit) || exit.ExitCode() != 42 {
@@ -222,7 +196,7 @@ func (w *waiter) Emit(e event.Event) {
 
 func TestCancellationEndsARunningStep(t *testing.T) {
 	t.Parallel()
-	w := newWorld(t, "FROM scratch\nCOPY prog /prog\nRUN [\"/prog\", \"in-a-step\", \"hang\"]\n")
+	w := newWorld(t, "FROM scratch\nCOPY prog /prog\nRUN [\"/prog\", \"hang\"]\n")
 	ctx, cancel := context.WithCancelCause(t.Context())
 	defer cancel(nil)
 	stopped := errors.New("somebody pressed a key")
