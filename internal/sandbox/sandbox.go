@@ -6,6 +6,7 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"net"
 
 	"github.com/opencontainers/go-digest"
 
@@ -62,8 +63,10 @@ type Step struct {
 	Hostname string
 	// ExtraHosts are lines added to /etc/hosts.
 	ExtraHosts []Host
-	// Files are read-only files shown to the step only, in directories that exist for the step only
-	// (heredoc scripts below /dev/pipes). They are never part of the changes.
+	// Mounts are made in this order, before Files. Neither is ever part of the changes, nor is what an engine has to
+	// make in the root to mount them on.
+	Mounts []Mount
+	// Files are read-only files shown to the step only: heredoc scripts below /dev/pipes, secrets. No disk holds them.
 	Files   []File
 	Network Network
 	// ShmSize is the size of /dev/shm in bytes; 0 means 64 MiB.
@@ -82,10 +85,59 @@ type User struct {
 
 // File is a small read-only file; Path is absolute.
 type File struct {
-	Path string
-	Mode uint32
-	Data []byte
+	Path     string
+	Mode     uint32
+	UID, GID uint32
+	Data     []byte
 }
+
+// Mount is a file system, a directory or a file that a step sees besides its root.
+type Mount struct {
+	// Target is absolute and clean. Symbolic links in it are resolved inside the root.
+	Target string
+	// Source is what is seen there.
+	Source   MountSource
+	ReadOnly bool
+}
+
+// MountSource is one of *Bind, *Cache, *Tmpfs, *Socket.
+type MountSource interface{ mountSource() }
+
+// Bind is a file or directory of a stack of layers. If the mount can be written, what is written is gone after the step.
+type Bind struct {
+	Lowers []rootfs.Lower
+	// Path is in the stack, relative and clean, "." for all of it. No part of it is a symbolic link.
+	Path string
+}
+
+// Cache is a directory that outlives the step: all steps of an engine that name ID see the same files at the same time.
+// An engine that has no cache with this ID makes one; the other fields are for that.
+type Cache struct {
+	ID string
+	// Lowers and Path say what is in it at first, as in Bind; Path is a directory. Without Lowers it is empty and
+	// has Mode, UID and GID.
+	Lowers         []rootfs.Lower
+	Path           string
+	Mode, UID, GID uint32
+}
+
+// Tmpfs is empty at first and gone after the step.
+type Tmpfs struct {
+	// Size is in bytes; 0 means no limit of its own.
+	Size int64
+}
+
+// Socket is a unix socket; for each connection that the step makes to it, Dial is called and the two are joined
+// until either side ends or the step does.
+type Socket struct {
+	Dial           func(ctx context.Context) (net.Conn, error)
+	Mode, UID, GID uint32
+}
+
+func (*Bind) mountSource()   {}
+func (*Cache) mountSource()  {}
+func (*Tmpfs) mountSource()  {}
+func (*Socket) mountSource() {}
 
 // Host is one line of /etc/hosts.
 type Host struct {

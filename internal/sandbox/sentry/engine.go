@@ -71,6 +71,7 @@ var _ sandbox.Engine = (*Engine)(nil)
 var (
 	errClosed  = errors.New("the sandbox engine is closed")
 	errNetwork = errors.New("a step without network is not supported yet")
+	errMounts  = errors.New("mounts are not supported yet")
 	errNoArgs  = errors.New("a step needs a command")
 )
 
@@ -125,6 +126,9 @@ func (e *Engine) Run(ctx context.Context, step *sandbox.Step) (sandbox.Outcome, 
 	}
 	if step.Network == sandbox.NetworkNone {
 		return nil, errNetwork
+	}
+	if len(step.Mounts) > 0 {
+		return nil, errMounts
 	}
 	out, err := e.try(ctx, step)
 	var crash *CrashError

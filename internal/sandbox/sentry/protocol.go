@@ -84,9 +84,10 @@ type runRequest struct {
 
 // stepFile is a read-only file that the step sees at Path.
 type stepFile struct {
-	Path string
-	Mode uint32
-	Data []byte
+	Path     string
+	Mode     uint32
+	UID, GID uint32
+	Data     []byte
 }
 
 // stepRequest names a step. For Changes a descriptor comes with it: the pipe to write the changes to.

@@ -267,7 +267,8 @@ func (b *box) fill(file vfs.VirtualDentry, f stepFile) error {
 		rest = rest[n:]
 	}
 	return v.SetStatAt(b.ctx, b.creds, at(file, ""), &vfs.SetStatOptions{Stat: linux.Statx{
-		Mask: linux.STATX_MODE, Mode: uint16(f.Mode & 0o7777), //nolint:gosec // masked
+		Mask: linux.STATX_MODE | linux.STATX_UID | linux.STATX_GID, UID: f.UID, GID: f.GID,
+		Mode: uint16(f.Mode & 0o7777), //nolint:gosec // masked
 	}})
 }
 
