@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"os"
 	"os/exec"
@@ -17,11 +16,16 @@ import (
 // builder builds contexts of the machine and pushes the result to a registry on loopback.
 type builder interface {
 	name() string
-	version(ctx context.Context) (string, error)
+	describe(ctx context.Context) (string, error)
 	// forget drops everything kept from earlier builds, bases included, so that each build is cold.
 	forget(ctx context.Context) error
 	// build builds dir and pushes ref; it returns what that took.
 	build(ctx context.Context, dir, ref string) (usage, error)
+}
+
+// foreign says whether an image of this builder may differ from ours: kaniko, Docker's old builder and buildah are known to.
+func foreign(bu builder) bool {
+	return !strings.HasPrefix(bu.name(), "hako") && bu.name() != "buildkit"
 }
 
 // findBuilders starts the builders that this machine has.
@@ -30,7 +34,8 @@ func (b *bench) findBuilders(ctx context.Context) error {
 		name string
 		open func(context.Context) (builder, error)
 	}{
-		{"hako", b.openHako}, {"hako-restricted", b.openRestricted}, {"docker", b.openDocker}, {"buildah", b.openBuildah}, {"buildkit", b.openBuildkit},
+		{"hako", b.openHako}, {"hako-sentry", b.openSentry}, {"hako-default", b.openDefault}, {"hako-restricted", b.openRestricted},
+		{"docker", b.openDocker}, {"buildah", b.openBuildah}, {"buildkit", b.openBuildkit}, {"kaniko", b.openKaniko}, {"kaniko-fast", b.openKanikoFast},
 	} {
 		if !chosen(b.options.builders, k.name) {
 			continue
@@ -93,98 +98,6 @@ func (b *bench) daemon(ctx context.Context, g *cgroup, ready []string, args ...s
 	return nil
 }
 
-// hako is our binary as root on the machine, with an empty work directory on disk.
-type hako struct {
-	group     *cgroup
-	bin, work string
-}
-
-func (b *bench) openHako(ctx context.Context) (builder, error) {
-	root, err := lab.ModuleRoot()
-	if err != nil {
-		return nil, err
-	}
-	h := &hako{bin: filepath.Join(b.dir, "hako"), work: filepath.Join(b.dir, "hako-work")}
-	if err := os.Mkdir(h.work, 0o755); err != nil {
-		return nil, fmt.Errorf("make a work directory: %w", err)
-	}
-	build := lab.Command{Args: []string{"go", "build", "-trimpath", "-ldflags=-s -w", "-o", h.bin, "./cmd/hako"}, Dir: root, Env: append(os.Environ(), "CGO_ENABLED=0")}
-	r, err := lab.Run(ctx, build)
-	if err == nil && r.ExitCode != 0 {
-		err = errors.New(strings.TrimSpace(r.Output))
-	}
-	if err != nil {
-		return nil, err
-	}
-	h.group, err = b.group(h.name())
-	return h, err
-}
-
-func (h *hako) name() string { return "hako" }
-
-func (h *hako) version(ctx context.Context) (string, error) {
-	begin := time.Now()
-	v, err := firstLine(ctx, h.bin, "version")
-	return fmt.Sprintf("%s, root on the machine; starting the process alone takes %.2f s", v, time.Since(begin).Seconds()), err
-}
-
-func (h *hako) forget(context.Context) error { return nil }
-
-func (h *hako) build(ctx context.Context, dir, ref string) (usage, error) {
-	return h.group.measure(ctx, func(ctx context.Context) error {
-		return runIn(ctx, h.group, h.bin, "build", "--context", "dir://"+dir, "--destination", ref, "--kaniko-dir", h.work, "--insecure", "--insecure-pull")
-	})
-}
-
-// restricted is the executor image as uid 1000 without capabilities, on a read-only root file system, with a volume.
-// Its wall time has the start of the container in it.
-type restricted struct {
-	group         *cgroup
-	image, volume string
-}
-
-func (b *bench) openRestricted(ctx context.Context) (builder, error) {
-	if err := lab.FindDocker(ctx); err != nil {
-		return nil, err
-	}
-	image, err := lab.LoadExecutor(ctx)
-	if err != nil {
-		return nil, err
-	}
-	r := &restricted{image: image, volume: filepath.Join(b.dir, "volume")}
-	if err := os.Mkdir(r.volume, 0o755); err != nil {
-		return nil, fmt.Errorf("make a volume: %w", err)
-	}
-	if err := os.Chown(r.volume, 1000, 1000); err != nil {
-		return nil, fmt.Errorf("make a volume: %w", err)
-	}
-	r.group, err = b.group(r.name())
-	return r, err
-}
-
-func (r *restricted) name() string { return "hako-restricted" }
-
-func (r *restricted) run(args ...string) []string {
-	return append([]string{"docker", "run", "--rm", "--network", "host", "--cgroup-parent", r.group.path, "--user", "1000:1000", "--cap-drop", "ALL",
-		"--security-opt", "no-new-privileges", "--read-only", "-v", r.volume + ":/tmp"}, args...)
-}
-
-func (r *restricted) version(ctx context.Context) (string, error) {
-	begin := time.Now()
-	v, err := firstLine(ctx, r.run("--entrypoint", "/kaniko/executor", r.image, "version")...)
-	return fmt.Sprintf("%s, uid 1000 in a restricted container with a volume; starting the container alone takes %.2f s", v, time.Since(begin).Seconds()), err
-}
-
-func (r *restricted) forget(context.Context) error { return nil }
-
-func (r *restricted) build(ctx context.Context, dir, ref string) (usage, error) {
-	args := r.run("-v", dir+":/workspace:ro", r.image, "--context", "dir:///workspace", "--destination", ref, "--insecure", "--insecure-pull")
-	return r.group.measure(ctx, func(ctx context.Context) error {
-		_, err := lab.Must(ctx, args...)
-		return err
-	})
-}
-
 // docker is an engine of our own, so that all of its work is in the group.
 type docker struct {
 	group *cgroup
@@ -208,7 +121,7 @@ func (b *bench) openDocker(ctx context.Context) (builder, error) {
 
 func (d *docker) name() string { return "docker" }
 
-func (d *docker) version(ctx context.Context) (string, error) {
+func (d *docker) describe(ctx context.Context) (string, error) {
 	v, err := firstLine(ctx, "docker", "-H", d.host, "version", "--format", "Docker {{.Server.Version}}")
 	return v + ", its own builder", err
 }
@@ -248,7 +161,7 @@ func (b *bench) openBuildah(context.Context) (builder, error) {
 
 func (a *buildah) name() string { return "buildah" }
 
-func (a *buildah) version(ctx context.Context) (string, error) {
+func (a *buildah) describe(ctx context.Context) (string, error) {
 	v, err := firstLine(ctx, "buildah", "--version")
 	return v + ", chroot isolation, overlay storage", err
 }
@@ -302,7 +215,7 @@ func (b *bench) openBuildkit(ctx context.Context) (builder, error) {
 
 func (k *buildkit) name() string { return "buildkit" }
 
-func (k *buildkit) version(ctx context.Context) (string, error) {
+func (k *buildkit) describe(ctx context.Context) (string, error) {
 	return firstLine(ctx, k.buildkitd, "--version")
 }
 

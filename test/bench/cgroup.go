@@ -18,10 +18,13 @@ type usage struct {
 	wall, cpu time.Duration
 	// peakBytes is the most anonymous and shared memory of all processes of the group at once: what cannot be dropped.
 	peakBytes int64
+	// builderBytes is the most anonymous memory of the builder's own process: without its sandbox, steps and daemons.
+	// It is 0 where the builder is not hako or kaniko.
+	builderBytes int64
 }
 
 func (u usage) String() string {
-	return fmt.Sprintf("%.2f s wall, %.2f s CPU, %d MB", u.wall.Seconds(), u.cpu.Seconds(), u.peakBytes/1e6)
+	return fmt.Sprintf("%.2f s wall, %.2f s CPU, %d MB, %d MB of it the builder", u.wall.Seconds(), u.cpu.Seconds(), u.peakBytes/1e6, u.builderBytes/1e6)
 }
 
 // cgroup is a control group, of either version. Path is the same under every hierarchy.
@@ -100,8 +103,8 @@ func field(file, name string) (int64, error) {
 		return 0, fmt.Errorf("read %s: %w", name, err)
 	}
 	for line := range strings.Lines(string(text)) {
-		if rest, ok := strings.CutPrefix(line, name+" "); ok {
-			return strconv.ParseInt(strings.TrimSpace(rest), 10, 64)
+		if words := strings.Fields(line); len(words) > 1 && words[0] == name {
+			return strconv.ParseInt(words[1], 10, 64)
 		}
 	}
 	return 0, fmt.Errorf("read %s: %s has no such line", name, file)
@@ -114,13 +117,14 @@ func (g *cgroup) measure(ctx context.Context, work func(context.Context) error) 
 		return usage{}, err
 	}
 	idle := g.memory()
-	end, done := make(chan struct{}), make(chan int64)
+	end, done := make(chan struct{}), make(chan usage)
 	go func() { done <- g.peak(end) }()
 	start := time.Now()
 	err = work(ctx)
-	u := usage{wall: time.Since(start)}
+	wall := time.Since(start)
 	close(end)
-	u.peakBytes = max(<-done-idle, 0)
+	u := <-done
+	u.wall, u.peakBytes = wall, max(u.peakBytes-idle, 0)
 	if err != nil {
 		return u, err
 	}
@@ -129,19 +133,54 @@ func (g *cgroup) measure(ctx context.Context, work func(context.Context) error) 
 	return u, err
 }
 
-// peak samples the group's memory until end.
-func (g *cgroup) peak(end <-chan struct{}) int64 {
+// peak samples the memory of the group and of the builder in it until end.
+func (g *cgroup) peak(end <-chan struct{}) usage {
 	tick := time.NewTicker(sampleEvery)
 	defer tick.Stop()
-	var peak int64
+	var peak usage
 	for {
-		peak = max(peak, g.memory())
+		peak.peakBytes = max(peak.peakBytes, g.memory())
+		peak.builderBytes = max(peak.builderBytes, g.builderMemory())
 		select {
 		case <-end:
 			return peak
 		case <-tick.C:
 		}
 	}
+}
+
+// builderMemory is the anonymous memory of the first process in the group that is hako's or kaniko's, in bytes; 0 without one.
+func (g *cgroup) builderMemory() int64 {
+	first := ""
+	for _, pid := range processes(g.dirs()[0]) {
+		name, _ := os.ReadFile(filepath.Join("/proc", pid, "comm")) // it may have ended
+		switch strings.TrimSpace(string(name)) {
+		case "hako", "executor":
+		default:
+			continue
+		}
+		if first == "" || len(pid) < len(first) || len(pid) == len(first) && pid < first {
+			first = pid
+		}
+	}
+	if first == "" {
+		return 0
+	}
+	kilobytes, _ := field(filepath.Join("/proc", first, "status"), "RssAnon:") // it may have ended
+	return kilobytes << 10
+}
+
+// processes are the process IDs in the group dir and those below it.
+func processes(dir string) []string {
+	text, _ := os.ReadFile(filepath.Join(dir, "cgroup.procs")) // it may be gone
+	pids := strings.Fields(string(text))
+	entries, _ := os.ReadDir(dir) // likewise
+	for _, e := range entries {
+		if e.IsDir() {
+			pids = append(pids, processes(filepath.Join(dir, e.Name()))...)
+		}
+	}
+	return pids
 }
 
 // remove removes the group under every hierarchy, where engines may have made it too, and the groups below it that

@@ -10,9 +10,6 @@ import (
 )
 
 const (
-	busyboxBase = "/library/busybox:1"
-	debianBase  = "/library/debian:bookworm"
-
 	smallFiles    = 30_000
 	bigFileBlocks = 1024 // of 1 MiB
 )
@@ -20,22 +17,77 @@ const (
 // row is one workload.
 type row struct {
 	name, what string
-	// dockerfile has the registry's address in place of "@".
-	dockerfile string
+	// base is what the Dockerfile starts from, a repository of the registry; it has the registry's address in place of "@".
+	base, dockerfile string
 	// files writes what the Dockerfile copies; nil for nothing.
 	files func(dir string) error
 }
 
 // rows are all workloads; the names are what -rows takes.
 func rows() []row {
+	touch := func(i int) string { return fmt.Sprintf("touch /file%d", i) }
 	return []row{
-		{"trivial", "busybox, COPY of one file, CMD", "FROM @" + busyboxBase + "\nCOPY hello /\nCMD [\"cat\", \"/hello\"]\n", writeHello},
-		{"run-1", "Debian, one RUN true", debianWith(1, func(int) string { return "true" }), nil},
-		{"run-10", "Debian, ten RUN that touch a file", debianWith(10, func(i int) string { return fmt.Sprintf("touch /file%d", i) }), nil},
-		{"run-40", "Debian, forty RUN true", debianWith(40, func(int) string { return "true" }), nil},
-		{"files", "busybox, COPY of 30,000 small files", "FROM @" + busyboxBase + "\nCOPY files /files\n", writeFiles},
-		{"big", "busybox, COPY of one 1 GiB file, half random, half text", "FROM @" + busyboxBase + "\nCOPY big /\n", writeBig},
+		{"trivial", "busybox, COPY of one file, CMD", busyboxBase, "FROM @" + busyboxBase + "\nCOPY hello /\nCMD [\"cat\", \"/hello\"]\n", writeHello},
+		{"run-1", "Debian, one RUN true", debianBase, debianWith(1, func(int) string { return "true" }), nil},
+		{"run-10", "Debian, ten RUN that touch a file", debianBase, debianWith(10, touch), nil},
+		{"run-40", "Debian, forty RUN true", debianBase, debianWith(40, func(int) string { return "true" }), nil},
+		{"files", "busybox, COPY of 30,000 small files", busyboxBase, "FROM @" + busyboxBase + "\nCOPY files /files\n", writeFiles},
+		{"touch", "Debian, COPY of 30,000 small files, RUN touches 5,000", debianBase,
+			"FROM @" + debianBase + "\nCOPY files /files\nRUN find /files -type f | sort | head -n 5000 | xargs touch -d 2020-01-02\n", writeFiles},
+		{"wide", "base of 654 MB, 5 layers, 70,000 files; RUN touch, COPY", wideBase, "FROM @" + wideBase + "\nRUN touch /file\nCOPY hello /\n", writeHello},
+		{"golang", "Go, RUN go build of a web server, COPY into scratch", golangBase, golangDockerfile, writeProgram},
+		{"stages", "four stages of about 5 s (two sleep, CPU, files), joined", busyboxBase, stagesDockerfile, nil},
+		{"big", "busybox, COPY of one 1 GiB file, half random, half text", busyboxBase, "FROM @" + busyboxBase + "\nCOPY big /\n", writeBig},
 	}
+}
+
+const golangDockerfile = "FROM @" + golangBase + ` AS build
+ENV PATH=/usr/local/go/bin:/usr/bin:/bin GOTOOLCHAIN=local GOFLAGS=-trimpath CGO_ENABLED=0
+WORKDIR /src
+COPY go.mod main.go ./
+RUN go build -ldflags=-buildid= -o /server .
+FROM scratch
+COPY --from=build /server /server
+ENTRYPOINT ["/server"]
+`
+
+const stagesDockerfile = "FROM @" + busyboxBase + ` AS a
+RUN sleep 5; echo a > /a
+FROM @` + busyboxBase + ` AS b
+RUN sleep 5; echo b > /b
+FROM @` + busyboxBase + ` AS c
+RUN i=0; while [ $i -lt 4000000 ]; do i=$((i+1)); done; echo $i > /c
+FROM @` + busyboxBase + ` AS d
+RUN mkdir /f; i=0; while [ $i -lt 30000 ]; do echo $i > /f/$i; i=$((i+1)); done; cat /f/* | sort -n | md5sum > /d; rm -r /f
+FROM @` + busyboxBase + `
+COPY --from=a /a /
+COPY --from=b /b /
+COPY --from=c /c /
+COPY --from=d /d /
+`
+
+func writeProgram(dir string) error {
+	const program = `package main
+
+import (
+	"encoding/json"
+	"net/http"
+	"os"
+)
+
+func main() {
+	http.HandleFunc("/", func(w http.ResponseWriter, r *http.Request) {
+		_ = json.NewEncoder(w).Encode(r.Header)
+	})
+	if http.ListenAndServe(":8080", nil) != nil {
+		os.Exit(1)
+	}
+}
+`
+	if err := os.WriteFile(filepath.Join(dir, "go.mod"), []byte("module server\n\ngo 1.24\n"), 0o644); err != nil {
+		return err
+	}
+	return os.WriteFile(filepath.Join(dir, "main.go"), []byte(program), 0o644)
 }
 
 // debianWith is a Dockerfile of n RUN steps. Each says its number, so that no builder takes one for another.

@@ -17,7 +17,7 @@ import (
 
 // print writes the machine, the table and what follows from it.
 func (b *bench) print(ctx context.Context, w io.Writer, results map[string]map[string][]usage) error {
-	fmt.Fprintf(w, "%s, %d cores, %s, load %s; n = %d; wall s / CPU s / peak memory MB, medians.\n\n",
+	fmt.Fprintf(w, "%s, %d cores, %s, load %s; n = %d; wall s / CPU s / peak memory MB (of it the builder alone), medians.\n\n",
 		time.Now().UTC().Format(time.DateOnly), runtime.NumCPU(), kernel(), load(), b.times)
 	fmt.Fprint(w, "| row |")
 	for _, bu := range b.builders {
@@ -31,18 +31,25 @@ func (b *bench) print(ctx context.Context, w io.Writer, results map[string]map[s
 		fmt.Fprintf(w, "| %s: %s |", r.name, r.what)
 		for _, bu := range b.builders {
 			m := medians(results[r.name][bu.name()])
-			fmt.Fprintf(w, " %.2f / %.2f / %d |", m.wall.Seconds(), m.cpu.Seconds(), m.peakBytes/1e6)
+			fmt.Fprintf(w, " %.2f / %.2f / %d", m.wall.Seconds(), m.cpu.Seconds(), m.peakBytes/1e6)
+			if m.builderBytes > 0 {
+				fmt.Fprintf(w, " (%d)", m.builderBytes/1e6)
+			}
+			fmt.Fprint(w, " |")
 		}
 		fmt.Fprintln(w)
 	}
 	b.printSteps(w, results)
 	fmt.Fprintln(w)
 	for _, bu := range b.builders {
-		version, err := bu.version(ctx)
+		version, err := bu.describe(ctx)
 		if err != nil {
 			return err
 		}
 		fmt.Fprintf(w, "- %s: %s\n", bu.name(), version)
+	}
+	for _, d := range b.differs {
+		fmt.Fprintf(w, "- %s\n", d)
 	}
 	for _, a := range b.absent {
 		fmt.Fprintf(w, "- not measured: %s\n", a)
@@ -72,6 +79,8 @@ func medians(us []usage) usage {
 		wall:      median(us, func(u usage) time.Duration { return u.wall }),
 		cpu:       median(us, func(u usage) time.Duration { return u.cpu }),
 		peakBytes: median(us, func(u usage) int64 { return u.peakBytes }),
+
+		builderBytes: median(us, func(u usage) int64 { return u.builderBytes }),
 	}
 }
 

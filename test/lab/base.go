@@ -176,17 +176,21 @@ func busyboxEntries(applets []string) []entry {
 	return entries
 }
 
-// Push makes an image of one layer, the tar that open yields, and pushes it to ref over plain HTTP.
-func Push(ctx context.Context, ref string, open func() (io.ReadCloser, error)) error {
+// Push makes an image of layers, the tars that open yields, bottom first, and pushes it to ref over plain HTTP.
+func Push(ctx context.Context, ref string, open ...func() (io.ReadCloser, error)) error {
 	dst, err := name.ParseReference(ref, name.Insecure)
 	if err != nil {
 		return fmt.Errorf("push a base: %w", err)
 	}
-	l, err := tarball.LayerFromOpener(open)
-	if err != nil {
-		return fmt.Errorf("push %s: %w", ref, err)
+	var layers []v1.Layer
+	for _, o := range open {
+		l, err := tarball.LayerFromOpener(o)
+		if err != nil {
+			return fmt.Errorf("push %s: %w", ref, err)
+		}
+		layers = append(layers, l)
 	}
-	img, err := mutate.AppendLayers(empty.Image, l)
+	img, err := mutate.AppendLayers(empty.Image, layers...)
 	if err != nil {
 		return fmt.Errorf("push %s: %w", ref, err)
 	}
