@@ -10,6 +10,7 @@ import (
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 	"golang.org/x/sync/errgroup"
 
+	"hako/internal/cgroup"
 	"hako/internal/dockerfile"
 	"hako/internal/event"
 	"hako/internal/image"
@@ -90,6 +91,8 @@ func (b *builder) prepare(ctx context.Context) (*plan.Graph, error) {
 
 // plan reads the Dockerfile and makes a graph of it.
 func (b *builder) plan(ctx context.Context) (*plan.Graph, error) {
+	start := b.env.Now()
+	defer func() { b.env.Events.Emit(event.Span{Name: "plan", Start: start, End: b.env.Now()}) }()
 	file, err := dockerfile.Parse(b.context.DockerfileName, b.context.Dockerfile)
 	if err != nil {
 		return nil, err
@@ -125,11 +128,27 @@ func (b *builder) plan(ctx context.Context) (*plan.Graph, error) {
 func (b *builder) parts() solve.Parts {
 	return solve.Parts{
 		Bases: sources{b.bases}, Maker: b.maker(), Context: b.context.Tree(), Events: b.env.Events, Now: b.env.Now,
-		Jobs:   max(2, runtime.GOMAXPROCS(0)),
+		Jobs:   b.req.jobs(),
 		Engine: func(context.Context) (sandbox.Engine, error) { return b.engine, nil },
 		Spool:  b.spool,
 		Made:   func(l solve.Layer) { b.output.Upload(b.blob(l)) },
 	}
+}
+
+// stepMemory is what a step is expected to need, where memory is limited: a compiler, or a package manager with its cache.
+const stepMemory = 512 << 20 // bytes
+
+// jobs is how many steps may run at the same time: what was asked for, or one for each core, at least 2 since steps
+// wait for networks and disks, but no more than the memory limit has room for.
+func (r *Request) jobs() int {
+	if r.Jobs > 0 {
+		return r.Jobs
+	}
+	jobs := max(2, runtime.GOMAXPROCS(0))
+	if limit := cgroup.MemoryLimit(); limit > 0 {
+		jobs = min(jobs, max(1, int(limit/stepMemory)))
+	}
+	return jobs
 }
 
 // platform is what to build for; its zero value leaves the choice to the base image.

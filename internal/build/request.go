@@ -33,6 +33,8 @@ type Request struct {
 	ShmSizeBytes int64
 	// DryRun says to print the plan to Env.Stdout and build nothing.
 	DryRun bool
+	// Jobs bounds how many steps run at the same time; 0 leaves it to the machine's cores and the memory limit.
+	Jobs int
 	// NoCache says not to use any cache.
 	NoCache bool
 

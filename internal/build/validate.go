@@ -50,6 +50,9 @@ func (r *Request) validateCompression() error {
 // validateLater refuses what has a place in the request already, but is not built.
 func (r *Request) validateLater() error {
 	var errs []error
+	if r.Jobs < 0 {
+		errs = append(errs, fmt.Errorf("--jobs %d: there is no such number of steps", r.Jobs))
+	}
 	for _, later := range []struct {
 		what string
 		n    int

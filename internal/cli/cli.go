@@ -9,6 +9,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"os"
 	"path/filepath"
 	"runtime"
 	"strings"
@@ -21,6 +22,7 @@ import (
 	"hako/internal/diag"
 	"hako/internal/event"
 	"hako/internal/sandbox"
+	"hako/internal/trace"
 	"hako/internal/ui"
 )
 
@@ -204,13 +206,34 @@ func (c *command) build(ctx context.Context, operands []string) error {
 	}
 	c.ui = c.newUI(format, level)
 	c.warn()
-	env := build.Env{Now: c.env.Now, Getenv: c.getenv, Cwd: c.env.Cwd, Stdin: c.env.Stdin, Stdout: c.env.Stdout, Events: c.ui}
-	result, err := build.Build(ctx, env, req)
+	events, end, err := c.events()
 	if err != nil {
+		return usageError{err}
+	}
+	env := build.Env{Now: c.env.Now, Getenv: c.getenv, Cwd: c.env.Cwd, Stdin: c.env.Stdin, Stdout: c.env.Stdout, Events: events}
+	result, err := build.Build(ctx, env, req)
+	if err := errors.Join(err, end()); err != nil {
 		return buildError{err}
 	}
 	c.report(result)
 	return nil
+}
+
+// events is where a build's events go: to the log, and to the trace if one is asked for. The caller calls end.
+func (c *command) events() (_ event.Sink, end func() error, err error) {
+	name := c.vs.str("trace")
+	if name == "" {
+		return c.ui, func() error { return nil }, nil
+	}
+	if !filepath.IsAbs(name) {
+		name = filepath.Join(c.env.Cwd, name)
+	}
+	f, err := os.Create(name)
+	if err != nil {
+		return nil, nil, fmt.Errorf("--trace: %w", err)
+	}
+	t := trace.New(f, c.env.Now)
+	return event.Sinks{c.ui, t}, func() error { return errors.Join(t.Close(), f.Close()) }, nil
 }
 
 // report says what came out. A dry run has no digest.

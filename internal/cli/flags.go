@@ -33,7 +33,7 @@ type flag struct {
 	def string
 	// help is one line; why is the reason of a flag without effect.
 	help, why string
-	// forks says who else has the flag: G kaniko, C Chainguard's, O osscontainertools' fork, D docker build.
+	// forks says who else has the flag: G kaniko, C Chainguard's, O osscontainertools' fork, D docker build; H: only hako has it.
 	forks  string
 	status status
 	// values, if set, are all that is allowed.
@@ -127,6 +127,7 @@ func registryFlags() []flag {
 
 func stepFlags() []flag {
 	return []flag{
+		{name: "jobs", short: "j", kind: intKind, def: "0", help: "steps to run at the same time; 0: as many as there are cores, at least 2, and less where memory is limited", forks: "H", status: used},
 		{name: "snapshot-mode", kind: stringKind, def: "full", help: "how changed files are found: full, redo or time", forks: "GCO", status: noEffect, why: whyExact, values: []string{"full", "redo", "time"}},
 		{name: "snapshotMode", kind: stringKind, help: "old spelling of --snapshot-mode", forks: "GCO", status: noEffect, why: whyExact, alias: "snapshot-mode", hidden: true},
 		{name: "use-new-run", kind: boolKind, def: "false", help: "find changed files by their metadata", forks: "GCO", status: noEffect, why: whyExact},
@@ -168,6 +169,7 @@ func logFlags() []flag {
 	return []flag{
 		{name: "verbosity", short: "v", kind: stringKind, def: "info", help: "trace, debug, info, warn, error, fatal or panic", forks: "GCO", status: used},
 		{name: "log-format", kind: stringKind, def: "color", help: "text, color or json", forks: "GCO", status: used},
+		{name: "trace", kind: stringKind, help: "file to write a trace of the build to, in Chrome's format", forks: "H", status: used},
 		{name: "log-timestamp", kind: boolKind, def: "false", help: "show the time of day in text and color", forks: "GCO", status: used},
 	}
 }

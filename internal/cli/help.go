@@ -52,7 +52,7 @@ func reference() string {
 	var b strings.Builder
 	b.WriteString("# Flags\n\nMade by `go test ./internal/cli -run TestReference -update` from the flag table in `internal/cli/flags.go`; do not edit.\n\n")
 	b.WriteString("Flags of `hako build` and of `executor`. Multi flags are repeated, and each value is taken verbatim; bools are `--flag` or `--flag=true|false`.\n")
-	b.WriteString("Who has it: G GoogleContainerTools/kaniko, C chainguard-forks/kaniko, O osscontainertools/kaniko, D docker build.\n")
+	b.WriteString("Who has it: G GoogleContainerTools/kaniko, C chainguard-forks/kaniko, O osscontainertools/kaniko, D docker build, H only hako.\n")
 	b.WriteString("A flag that is not supported yet is refused unless it has its default value.\n\n")
 	b.WriteString("| flag | type | default | meaning | who | here |\n|---|---|---|---|---|---|\n")
 	for _, f := range flags() {

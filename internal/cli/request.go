@@ -20,6 +20,7 @@ func (c *command) request(vs *values, operands []string) (build.Request, error) 
 		DryRun: vs.bool("dryrun"), NoCache: vs.bool("no-cache"),
 		WorkDir:          firstSet(vs.str("kaniko-dir"), c.getenv("KANIKO_DIR")),
 		Compression:      vs.str("compression"),
+		Jobs:             vs.int("jobs"),
 		CompressionLevel: max(0, vs.int("compression-level")),
 		BuildArgs:        c.buildArgs(vs.list("build-arg")),
 		Labels:           pairs(vs.list("label"), "="),

@@ -50,6 +50,13 @@ type Progress struct {
 	Finished    bool
 }
 
+// Span is something that took time, told when it has ended. It is for traces; nobody is shown it.
+type Span struct {
+	// Name says what was done. Step is the ID of the step that it is a part of, or empty.
+	Name, Step string
+	Start, End time.Time
+}
+
 // Warning is something the user should know although the build goes on.
 type Warning struct {
 	Message string
@@ -66,9 +73,20 @@ func (StepStarted) event() {}
 func (StepOutput) event()  {}
 func (StepDone) event()    {}
 func (Progress) event()    {}
+func (Span) event()        {}
 func (Warning) event()     {}
 func (Info) event()        {}
 func (Debug) event()       {}
+
+// Sinks passes every event on to each of its sinks.
+type Sinks []Sink
+
+// Emit emits e to all.
+func (s Sinks) Emit(e Event) {
+	for _, to := range s {
+		to.Emit(e)
+	}
+}
 
 // Discard is a Sink that drops everything.
 type Discard struct{}

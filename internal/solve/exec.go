@@ -32,6 +32,7 @@ func (s *solver) exec(ctx context.Context, j job, op *plan.Run) (*state, error) 
 	}
 	out := newLines(s.parts.Events, j.step.ID, false)
 	errs := newLines(s.parts.Events, j.step.ID, true)
+	start := s.parts.Now()
 	outcome, err := engine.Run(ctx, &sandbox.Step{
 		Name: j.step.ID, Lowers: j.cur.stack.Lowers(),
 		Args: op.Args, Env: withHome(op.Env, user.Home), Dir: op.Dir,
@@ -41,6 +42,7 @@ func (s *solver) exec(ctx context.Context, j job, op *plan.Run) (*state, error) 
 	})
 	out.flush()
 	errs.flush()
+	s.span("sandbox", j.step, start)
 	if err != nil {
 		return nil, failed(j.step, err)
 	}

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"syscall"
+	"time"
 
 	"hako/internal/diag"
 	"hako/internal/event"
@@ -64,6 +65,7 @@ func (s *solver) run(ctx context.Context, j job) (*state, error) {
 
 // commit makes a layer of changes on top of cur.
 func (s *solver) commit(ctx context.Context, changes layer.Changes, j job) (*state, error) {
+	defer s.span("layer", j.step, s.parts.Now())
 	l, err := s.parts.Maker.Make(ctx, changes, j.keep)
 	if err != nil {
 		return nil, err
@@ -72,6 +74,11 @@ func (s *solver) commit(ctx context.Context, changes layer.Changes, j job) (*sta
 		s.parts.Made(l)
 	}
 	return j.cur.with(l), nil
+}
+
+// span tells of a part of step that began at start and ends now.
+func (s *solver) span(name string, step *plan.Step, start time.Time) {
+	s.parts.Events.Emit(event.Span{Name: name, Step: step.ID, Start: start, End: s.parts.Now()})
 }
 
 // located gives err the position of step, unless it has one or only says that the build was stopped.
