@@ -3,17 +3,12 @@ package build
 import (
 	"context"
 	"errors"
-	"fmt"
 	"runtime"
 
 	"github.com/opencontainers/go-digest"
-	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 	"golang.org/x/sync/errgroup"
 
 	"hako/internal/cgroup"
-	"hako/internal/dockerfile"
-	"hako/internal/event"
-	"hako/internal/image"
 	"hako/internal/plan"
 	"hako/internal/sandbox"
 	"hako/internal/solve"
@@ -39,19 +34,18 @@ func Build(ctx context.Context, env Env, req Request) (_ *Result, err error) {
 		return nil, err
 	}
 	defer func() { err = errors.Join(err, b.close()) }()
-	graph, err := b.prepare(ctx)
+	graphs, err := b.prepare(ctx)
 	if err != nil {
 		return nil, err
 	}
 	if req.DryRun {
-		_, err := fmt.Fprint(env.Stdout, graph)
-		return &Result{}, err
+		return &Result{}, printPlans(env.Stdout, graphs)
 	}
-	solved, err := solve.Solve(ctx, graph, b.parts())
+	solved, err := solve.Solve(ctx, graphs, b.parts())
 	if err != nil {
 		return nil, err
 	}
-	made, err := b.assemble(graph, solved)
+	made, err := b.assemble(graphs, solved)
 	if err != nil {
 		return nil, err
 	}
@@ -67,12 +61,12 @@ func Build(ctx context.Context, env Env, req Request) (_ *Result, err error) {
 
 // prepare plans the build while the destinations are asked whether they would take the result.
 // An error of the Dockerfile comes before one of a registry.
-func (b *builder) prepare(ctx context.Context) (*plan.Graph, error) {
-	var graph *plan.Graph
+func (b *builder) prepare(ctx context.Context) ([]*plan.Graph, error) {
+	var graphs []*plan.Graph
 	var planErr, pushErr error
 	var g errgroup.Group
 	g.Go(func() error {
-		graph, planErr = b.plan(ctx)
+		graphs, planErr = b.plan(ctx)
 		return nil
 	})
 	if !b.req.DryRun {
@@ -86,42 +80,7 @@ func (b *builder) prepare(ctx context.Context) (*plan.Graph, error) {
 	if planErr != nil {
 		return nil, planErr
 	}
-	return graph, pushErr
-}
-
-// plan reads the Dockerfile and makes a graph of it.
-func (b *builder) plan(ctx context.Context) (*plan.Graph, error) {
-	start := b.env.Now()
-	defer func() { b.env.Events.Emit(event.Span{Name: "plan", Start: start, End: b.env.Now()}) }()
-	file, err := dockerfile.Parse(b.context.DockerfileName, b.context.Dockerfile)
-	if err != nil {
-		return nil, err
-	}
-	if file.Syntax != "" {
-		b.env.Events.Emit(event.Debug{Message: "# syntax=" + file.Syntax + " has no effect: the language is built in"})
-	}
-	platform, err := b.req.platform()
-	if err != nil {
-		return nil, err
-	}
-	opts := plan.Options{
-		Target: b.req.Target, BuildArgs: b.req.BuildArgs, Platform: platform, BuildPlatform: image.Default(),
-		Labels: map[string]string{}, ShmSize: b.req.ShmSizeBytes,
-	}
-	for _, l := range b.req.Labels {
-		opts.Labels[l.Key] = l.Value
-	}
-	for _, h := range b.req.ExtraHosts {
-		opts.ExtraHosts = append(opts.ExtraHosts, plan.HostEntry{Name: h.Key, IP: h.Value})
-	}
-	graph, err := plan.Build(ctx, file, opts, b.bases)
-	if err != nil {
-		return nil, err
-	}
-	for _, w := range graph.Warnings {
-		b.env.Events.Emit(event.Warning{Message: w.Message, Span: w.Span})
-	}
-	return graph, nil
+	return graphs, pushErr
 }
 
 // parts is what a solver needs of this build.
@@ -149,12 +108,4 @@ func (r *Request) jobs() int {
 		jobs = min(jobs, max(1, int(limit/stepMemory)))
 	}
 	return jobs
-}
-
-// platform is what to build for; its zero value leaves the choice to the base image.
-func (r *Request) platform() (ocispec.Platform, error) {
-	if len(r.Platforms) == 0 {
-		return ocispec.Platform{}, nil
-	}
-	return image.ParsePlatform(r.Platforms[0])
 }

@@ -57,6 +57,7 @@ func waiting() map[string]string {
 		"filecopy.Request.MaxUnpacked": "no flag; the default holds",
 		"sandbox.Step.Mounts":          "RUN --mount is refused",
 		"sandbox.Step.Network":         "RUN --network is refused; NetworkDefault is the zero value",
+		"sandbox.Step.Mounts":          "RUN --mount is refused",
 		"sandbox.Step.Stdin":           "a step reads /dev/null",
 	}
 }

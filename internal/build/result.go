@@ -16,8 +16,38 @@ import (
 	"hako/internal/solve"
 )
 
-// assemble makes an image of what was solved.
-func (b *builder) assemble(g *plan.Graph, r *solve.Result) (*output.Result, error) {
+// assemble makes the images of what was solved for each graph, and an index over them if there has to be one.
+func (b *builder) assemble(graphs []*plan.Graph, solved []*solve.Result) (*output.Result, error) {
+	format := image.Docker
+	for _, r := range solved {
+		format = max(format, formatOf(r))
+	}
+	out := &output.Result{}
+	for i, r := range solved {
+		im, err := b.image(graphs[i], r, format)
+		if err != nil {
+			return nil, err
+		}
+		out.Images = append(out.Images, *im)
+	}
+	multi, err := b.req.multiPlatform()
+	if err != nil || !multi && len(out.Extra) == 0 {
+		return out, err
+	}
+	var manifests []ocispec.Descriptor
+	for _, im := range slices.Concat(out.Images, out.Extra) {
+		manifests = append(manifests, im.Manifest)
+	}
+	index, err := image.AssembleIndex(format, manifests, nil)
+	if err != nil {
+		return nil, err
+	}
+	out.Index, out.IndexData = index.Descriptor, index.Data
+	return out, nil
+}
+
+// image makes the image of one platform.
+func (b *builder) image(g *plan.Graph, r *solve.Result, format image.Format) (*output.Image, error) {
 	config := image.Clone(&r.Stage.Config)
 	for i, t := range r.Created {
 		if h := &config.History[i]; h.Created == nil {
@@ -33,11 +63,11 @@ func (b *builder) assemble(g *plan.Graph, r *solve.Result) (*output.Result, erro
 	if g.Created != nil {
 		created = *g.Created
 	}
-	made, err := image.Assemble(&config, descriptors, image.Metadata{Format: format(r), Created: created})
+	made, err := image.Assemble(&config, descriptors, image.Metadata{Format: format, Created: created})
 	if err != nil {
 		return nil, err
 	}
-	out := output.Image{
+	out := &output.Image{
 		Manifest: made.ManifestDescriptor, ManifestData: made.Manifest,
 		Config: made.ConfigDescriptor, ConfigData: made.Config,
 	}
@@ -45,11 +75,12 @@ func (b *builder) assemble(g *plan.Graph, r *solve.Result) (*output.Result, erro
 		l.Descriptor = made.Layers[i]
 		out.Layers = append(out.Layers, b.blob(l))
 	}
-	return &output.Result{Images: []output.Image{out}}, nil
+	return out, nil
 }
 
-// format is that of the base image, as with kaniko, unless a layer has no place in it.
-func format(r *solve.Result) image.Format {
+// formatOf is the format of the base image, as with kaniko, unless a layer has no place in it.
+// The images of several platforms take one format: OCI's if any needs it.
+func formatOf(r *solve.Result) image.Format {
 	f := image.Docker
 	st := r.Stage
 	for st.Base.Stage != nil {

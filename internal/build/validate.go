@@ -5,7 +5,6 @@ import (
 	"fmt"
 
 	"hako/internal/diag"
-	"hako/internal/image"
 )
 
 // Validate says what of the request cannot be.
@@ -24,19 +23,8 @@ func (r *Request) validateOutputs() error {
 }
 
 func (r *Request) validatePlatforms() error {
-	if len(r.Platforms) > 1 {
-		return &diag.Error{What: "building for more than one platform is not supported yet", Hint: "Run one build for each --platform."}
-	}
-	for _, p := range r.Platforms {
-		parsed, err := image.ParsePlatform(p)
-		if err == nil {
-			err = image.Supported(parsed)
-		}
-		if err != nil {
-			return err
-		}
-	}
-	return nil
+	_, err := r.multiPlatform()
+	return err
 }
 
 func (r *Request) validateCompression() error {

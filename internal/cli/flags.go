@@ -74,7 +74,7 @@ func inputFlags() []flag {
 		{name: "build-arg", kind: multiKind, help: "NAME=VALUE for an ARG; NAME alone takes the value from the environment", forks: "GCO", status: used},
 		{name: "custom-platform", kind: stringKind, help: "platform to build for, os/arch[/variant]; this machine's if not given", forks: "GCO", status: used},
 		{name: "customPlatform", kind: stringKind, help: "old spelling of --custom-platform", forks: "GCO", status: used, alias: "custom-platform", hidden: true},
-		{name: "platform", kind: stringKind, help: "docker's name of --custom-platform", forks: "D", status: used, alias: "custom-platform", hidden: true},
+		{name: "platform", kind: multiKind, help: "platforms to build for, os/arch[/variant],…; several make an index", forks: "D", status: used},
 		{name: "secret", kind: multiKind, help: "secret for RUN --mount=type=secret: id=ID[,src=FILE][,env=NAME][,type=file|env]", forks: "O", status: later},
 		{name: "add-host", kind: multiKind, help: "NAME:ADDRESS, one more line of a step's /etc/hosts", forks: "D", status: used},
 		{name: "shm-size", kind: stringKind, help: "size of a step's /dev/shm, as 64m", forks: "D", status: used},

@@ -26,9 +26,6 @@ func (c *command) request(vs *values, operands []string) (build.Request, error) 
 		Labels:           pairs(vs.list("label"), "="),
 		Registry:         c.registry(vs),
 	}
-	if p := vs.str("custom-platform"); p != "" {
-		req.Platforms = []string{p}
-	}
 	if len(operands) > 0 {
 		if len(vs.list("context")) > 0 {
 			return build.Request{}, fmt.Errorf("the context is given twice: --context %s and %s", req.Context, operands[0])
@@ -38,6 +35,9 @@ func (c *command) request(vs *values, operands []string) (build.Request, error) 
 	var err error
 	var errs []error
 	if req.Target, err = target(vs.list("target")); err != nil {
+		errs = append(errs, err)
+	}
+	if req.Platforms, err = platforms(vs.str("custom-platform"), vs.list("platform")); err != nil {
 		errs = append(errs, err)
 	}
 	if req.ExtraHosts, err = extraHosts(vs.list("add-host")); err != nil {
@@ -106,6 +106,25 @@ func target(given []string) (string, error) {
 		return names[0], nil
 	}
 	return "", errors.New("more than one --target is not supported yet")
+}
+
+// platforms are kaniko's one (custom), or docker's list (given), which is repeated or separated by commas.
+func platforms(custom string, given []string) ([]string, error) {
+	var names []string
+	for _, g := range given {
+		for _, p := range strings.Split(g, ",") {
+			if p = strings.TrimSpace(p); p != "" {
+				names = append(names, p)
+			}
+		}
+	}
+	switch {
+	case custom == "":
+		return names, nil
+	case len(names) > 0:
+		return nil, fmt.Errorf("the platform is given twice: --custom-platform %s and --platform %s", custom, strings.Join(names, ","))
+	}
+	return []string{custom}, nil
 }
 
 // extraHosts reads NAME:ADDRESS and NAME=ADDRESS; an IPv6 address may stand in brackets.

@@ -26,6 +26,7 @@ import (
 	"github.com/google/go-containerregistry/pkg/v1/mutate"
 	"github.com/google/go-containerregistry/pkg/v1/remote"
 	"github.com/google/go-containerregistry/pkg/v1/tarball"
+	"github.com/google/go-containerregistry/pkg/v1/validate"
 	"github.com/rogpeppe/go-internal/testscript"
 
 	"hako/internal/minibase"
@@ -56,6 +57,8 @@ func realMain() int {
 //
 //	exits CODE PROGRAM ARG…   runs a program and checks its exit code
 //	image REF                 prints the files of an image as "type mode uid:gid path [-> link]", and its config's Env, Cmd, Labels
+//	index REF [PLATFORM]      prints the media type of an index, and of each manifest in it, with platform; checks all of it;
+//	                          with a platform, it does what image does for that platform's image
 //	digest REF                prints the digest that the registry has for REF
 //	minibase REF              pushes the small base image, which has a shell; skips where there is no go command
 func TestScript(t *testing.T) {
@@ -72,7 +75,7 @@ func TestScript(t *testing.T) {
 			return pushBase(host + "/base:1")
 		},
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
-			"exits": exits, "image": printImage, "digest": printDigest, "minibase": minibaseCommand(t),
+			"exits": exits, "image": printImage, "digest": printDigest, "index": printIndex, "minibase": minibaseCommand(t),
 		},
 		RequireExplicitExec: true,
 		UpdateScripts:       *update,
@@ -184,8 +187,31 @@ func printDigest(ts *testscript.TestScript, neg bool, args []string) {
 	fmt.Fprintln(ts.Stdout(), d.Digest)
 }
 
-func printImage(ts *testscript.TestScript, _ bool, args []string) {
-	im := pull(ts, args[0])
+func printImage(ts *testscript.TestScript, _ bool, args []string) { showImage(ts, pull(ts, args[0])) }
+
+func printIndex(ts *testscript.TestScript, _ bool, args []string) {
+	ref, err := name.ParseReference(args[0])
+	ts.Check(err)
+	idx, err := remote.Index(ref)
+	ts.Check(err)
+	ts.Check(validate.Index(idx))
+	m, err := idx.IndexManifest()
+	ts.Check(err)
+	if len(args) == 1 {
+		fmt.Fprintln(ts.Stdout(), m.MediaType)
+	}
+	for _, d := range m.Manifests {
+		if len(args) == 1 {
+			fmt.Fprintln(ts.Stdout(), d.MediaType, d.Platform)
+		} else if d.Platform.String() == args[1] {
+			im, err := idx.Image(d.Digest)
+			ts.Check(err)
+			showImage(ts, im)
+		}
+	}
+}
+
+func showImage(ts *testscript.TestScript, im v1.Image) {
 	flat := mutate.Extract(im)
 	defer flat.Close()
 	var lines []string

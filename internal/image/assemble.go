@@ -3,7 +3,6 @@ package image
 import (
 	"encoding/json"
 	"fmt"
-	"slices"
 	"time"
 
 	"github.com/opencontainers/go-digest"
@@ -68,6 +67,28 @@ func Assemble(c *Config, layers []layer.Descriptor, meta Metadata) (*Image, erro
 	return im, nil
 }
 
+// Index is an index in the bytes that a registry stores.
+type Index struct {
+	Data       []byte
+	Descriptor ocispec.Descriptor
+}
+
+// AssembleIndex makes an index over manifests, in their order: an OCI index or Docker's manifest list.
+// Annotations are the index's own; Docker's format has none.
+func AssembleIndex(f Format, manifests []ocispec.Descriptor, annotations map[string]string) (*Index, error) {
+	if f == Docker && len(annotations) > 0 {
+		return nil, fmt.Errorf("assemble index: annotations need an OCI index")
+	}
+	x := ocispec.Index{
+		Versioned: specs.Versioned{SchemaVersion: 2}, MediaType: f.IndexType(), Manifests: manifests, Annotations: annotations,
+	}
+	data, err := json.MarshalIndent(x, "", "  ")
+	if err != nil {
+		return nil, fmt.Errorf("encode index: %w", err)
+	}
+	return &Index{Data: data, Descriptor: describe(x.MediaType, data)}, nil
+}
+
 // complete is c with root file system and times.
 func complete(c *Config, layers []layer.Descriptor, meta Metadata) (*Config, error) {
 	if c.OS == "" || c.Architecture == "" {
@@ -123,78 +144,4 @@ func encodeConfig(c *Config) ([]byte, error) {
 
 func describe(mediaType string, data []byte) ocispec.Descriptor {
 	return ocispec.Descriptor{MediaType: mediaType, Digest: digest.FromBytes(data), Size: int64(len(data))}
-}
-
-// Format is the family of media types of an image.
-type Format uint8
-
-// The formats. Docker's is that of an image from scratch, as in kaniko; others take that of their base.
-const (
-	Docker Format = iota
-	OCI
-)
-
-// Docker's media types: https://distribution.github.io/distribution/spec/manifest-v2-2/
-const (
-	dockerManifest     = "application/vnd.docker.distribution.manifest.v2+json"
-	dockerManifestList = "application/vnd.docker.distribution.manifest.list.v2+json"
-	dockerConfig       = "application/vnd.docker.container.image.v1+json"
-	dockerLayer        = "application/vnd.docker.image.rootfs.diff.tar"
-	dockerLayerGzip    = "application/vnd.docker.image.rootfs.diff.tar.gzip"
-	dockerLayerZstd    = "application/vnd.docker.image.rootfs.diff.tar.zstd" // never specified, but found
-)
-
-// FormatOf is the format of a manifest or index with this media type. Anything unknown is Docker's.
-func FormatOf(mediaType string) Format {
-	if mediaType == ocispec.MediaTypeImageManifest || mediaType == ocispec.MediaTypeImageIndex {
-		return OCI
-	}
-	return Docker
-}
-
-// ManifestType is the media type of a manifest.
-func (f Format) ManifestType() string {
-	if f == OCI {
-		return ocispec.MediaTypeImageManifest
-	}
-	return dockerManifest
-}
-
-func (f Format) configType() string {
-	if f == OCI {
-		return ocispec.MediaTypeImageConfig
-	}
-	return dockerConfig
-}
-
-// String is "docker" or "oci".
-func (f Format) String() string {
-	if f == OCI {
-		return "oci"
-	}
-	return "docker"
-}
-
-// Holds says whether layers of this media type can be part of an image of format f. Docker's has no zstd.
-func (f Format) Holds(layerType string) bool {
-	_, err := f.layerType(layerType)
-	return err == nil
-}
-
-// layerType is what f calls layers of another format's media type.
-func (f Format) layerType(mediaType string) (string, error) {
-	pairs := [...][2]string{ // Docker, OCI
-		{dockerLayerGzip, ocispec.MediaTypeImageLayerGzip},
-		{dockerLayer, ocispec.MediaTypeImageLayer},
-		{"", ocispec.MediaTypeImageLayerZstd},
-	}
-	if mediaType == dockerLayerZstd {
-		mediaType = ocispec.MediaTypeImageLayerZstd
-	}
-	for _, p := range pairs {
-		if slices.Contains(p[:], mediaType) && p[f] != "" {
-			return p[f], nil
-		}
-	}
-	return "", fmt.Errorf("media type %q cannot be part of a %s manifest", mediaType, f)
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"io"
+	"maps"
 	"os"
 	"path/filepath"
 
@@ -16,7 +17,7 @@ import (
 // index.json, which is replaced last, no longer names them.
 func (o *Output) writeLayout(ctx context.Context, r *Result) error {
 	root := o.options.OCILayoutPath
-	for _, im := range r.Images {
+	for _, im := range r.manifests() {
 		for _, l := range append(im.blobs(), bytesLayer(im.Manifest, im.ManifestData)) {
 			if err := writeLayoutBlob(ctx, root, l); err != nil {
 				return err
@@ -38,11 +39,14 @@ func (o *Output) writeLayout(ctx context.Context, r *Result) error {
 	return writeJSON(filepath.Join(root, ocispec.ImageIndexFile), index)
 }
 
-// named adds the tag of the first destination.
+// named adds the tag of the first destination to the annotations that the descriptor has.
 func (o *Output) named(d ocispec.Descriptor) ocispec.Descriptor {
-	d.Annotations = nil
+	d.Annotations = maps.Clone(d.Annotations)
 	if len(o.tags) > 0 {
-		d.Annotations = map[string]string{ocispec.AnnotationRefName: o.tags[0].TagStr()}
+		if d.Annotations == nil {
+			d.Annotations = map[string]string{}
+		}
+		d.Annotations[ocispec.AnnotationRefName] = o.tags[0].TagStr()
 	}
 	return d
 }

@@ -7,6 +7,7 @@ import (
 	"context"
 	"errors"
 	"io"
+	"slices"
 	"sync"
 	"time"
 
@@ -50,9 +51,10 @@ type Layer struct {
 	From []string
 }
 
-// Image is a finished image for one platform.
+// Image is a finished image for one platform, or another manifest with its blobs.
 type Image struct {
-	// Manifest describes ManifestData; its Platform should be set.
+	// Manifest describes ManifestData; its Platform should be set. Its annotations are those of a descriptor that
+	// names the manifest, in an index or in the list of a layout.
 	Manifest     ocispec.Descriptor
 	ManifestData []byte
 	// Config describes ConfigData.
@@ -62,17 +64,26 @@ type Image struct {
 	Layers []Layer
 }
 
-// Result is what a build made: one image, or several with an index over them.
+// Result is what a build made: one image, or an index over one or more images and what belongs to them.
 type Result struct {
+	// Images are the platforms' images, in the order in which the platforms were given.
 	Images []Image
-	// Index describes IndexData; its Digest is empty if there is one image and no index.
+	// Extra are manifests that the index has beside the images, such as attestations. They need an index.
+	Extra []Image
+	// Index describes IndexData, which names Images and then Extra. Its Digest is empty if there is one image and no index.
 	Index     ocispec.Descriptor
 	IndexData []byte
 }
 
+// HasIndex says whether a tag points to an index.
+func (r *Result) HasIndex() bool { return r.Index.Digest != "" }
+
+// manifests are all manifests below the index, or the only one.
+func (r *Result) manifests() []Image { return slices.Concat(r.Images, r.Extra) }
+
 // top is what a tag points to.
 func (r *Result) top() (ocispec.Descriptor, []byte) {
-	if r.Index.Digest != "" {
+	if r.HasIndex() {
 		return r.Index, r.IndexData
 	}
 	return r.Images[0].Manifest, r.Images[0].ManifestData
@@ -195,7 +206,7 @@ func (o *Output) Write(ctx context.Context, r *Result) error {
 }
 
 func (r *Result) validate() error {
-	if len(r.Images) == 0 || (len(r.Images) > 1 && r.Index.Digest == "") {
+	if len(r.Images) == 0 || (len(r.Images)+len(r.Extra) > 1 && !r.HasIndex()) {
 		return errors.New("write the image: it is neither one image nor an index")
 	}
 	return nil

@@ -43,12 +43,12 @@ func (o *Output) Upload(l Layer) {
 	}
 }
 
-// push brings all blobs to all destinations, and then, if that worked for each of them, the manifests.
+// push brings all blobs, and the manifests below an index, to all destinations; then, if that worked for each of them, the tags.
 func (o *Output) push(ctx context.Context, r *Result) error {
 	g, gctx := errgroup.WithContext(ctx)
 	for _, repo := range o.repositories() {
 		g.Go(func() error {
-			return o.retry(gctx, func() error { return o.pushBlobs(gctx, repo, r) })
+			return o.retry(gctx, func() error { return o.pushContent(gctx, repo, r) })
 		})
 	}
 	if err := g.Wait(); err != nil {
@@ -58,7 +58,7 @@ func (o *Output) push(ctx context.Context, r *Result) error {
 	var all errgroup.Group
 	for i, t := range o.tags {
 		all.Go(func() error {
-			errs[i] = o.retry(ctx, func() error { return o.pushManifests(ctx, t, r) })
+			errs[i] = o.retry(ctx, func() error { return o.pushTag(ctx, t, r) })
 			return nil
 		})
 	}
@@ -86,10 +86,24 @@ func (o *Output) retry(ctx context.Context, fn func() error) error {
 	}
 }
 
-// pushBlobs brings everything but the manifests to a repository.
+// pushContent brings everything but what the tag names to a repository.
+func (o *Output) pushContent(ctx context.Context, repo name.Repository, r *Result) error {
+	if err := o.pushBlobs(ctx, repo, r); err != nil || !r.HasIndex() {
+		return err
+	}
+	to := o.client.Repository(repo, registry.Push)
+	g, ctx := errgroup.WithContext(ctx)
+	for _, im := range r.manifests() {
+		g.Go(func() error {
+			return to.PutManifest(ctx, im.Manifest.Digest.String(), im.Manifest.MediaType, im.ManifestData)
+		})
+	}
+	return g.Wait()
+}
+
 func (o *Output) pushBlobs(ctx context.Context, repo name.Repository, r *Result) error {
 	g, ctx := errgroup.WithContext(ctx)
-	for _, im := range r.Images {
+	for _, im := range r.manifests() {
 		for _, l := range append([]Layer{im.config()}, im.Layers...) {
 			g.Go(func() error { return o.pushBlob(ctx, repo, l) })
 		}
@@ -190,16 +204,9 @@ func (o *Output) neighbours(ctx context.Context, repo name.Repository, l Layer) 
 	return out
 }
 
-// pushManifests puts the manifests of an index, if there is one, and then the tag.
-func (o *Output) pushManifests(ctx context.Context, tag name.Tag, r *Result) error {
+// pushTag puts the manifest or index that the tag names.
+func (o *Output) pushTag(ctx context.Context, tag name.Tag, r *Result) error {
 	to := o.client.Repository(tag.Context(), registry.Push)
-	if r.Index.Digest != "" {
-		for _, im := range r.Images {
-			if err := to.PutManifest(ctx, im.Manifest.Digest.String(), im.Manifest.MediaType, im.ManifestData); err != nil {
-				return err
-			}
-		}
-	}
 	d, data := r.top()
 	if err := to.PutManifest(ctx, tag.TagStr(), d.MediaType, data); err != nil {
 		return err

@@ -184,7 +184,7 @@ func (p *planner) config(createdBy string) error { return p.commit(createdBy, ni
 // commit notes an instruction: an entry in the history, and a step. op is nil if it makes no layer.
 func (p *planner) commit(createdBy string, op Op) error {
 	step := &Step{
-		ID: fmt.Sprintf("%s/%d", p.out.ID(), len(p.out.Steps)+1), Span: p.file.Span(p.cmd.Location()), Text: p.text(),
+		ID: fmt.Sprintf("%s%s/%d", p.stepPrefix(), p.out.ID(), len(p.out.Steps)+1), Span: p.file.Span(p.cmd.Location()), Text: p.text(),
 		Op: op, History: len(p.out.Config.History), Env: p.visibleEnv(), Args: p.visibleArgs(), Platform: p.out.Platform,
 	}
 	if err := p.budget.spend(len(createdBy) + 256); err != nil { // 256: about what a step costs
@@ -195,6 +195,19 @@ func (p *planner) commit(createdBy string, op Op) error {
 		Created: copyTime(p.epoch), CreatedBy: createdBy, Comment: historyComment, EmptyLayer: op == nil,
 	})
 	return nil
+}
+
+// stepPrefix tells the steps of one platform from those of another: "linux/arm64 ", or "linux/amd64->arm64 " for
+// a stage that runs here and makes something for there.
+func (p *planner) stepPrefix() string {
+	switch {
+	case !p.opts.Several:
+		return ""
+	case p.out.Platform.OS == p.target.OS && p.out.Platform.Architecture == p.target.Architecture && p.out.Platform.Variant == p.target.Variant:
+		return image.FormatPlatform(p.target) + " "
+	}
+	to := strings.TrimPrefix(image.FormatPlatform(p.target), p.out.Platform.OS+"/")
+	return image.FormatPlatform(p.out.Platform) + "->" + to + " "
 }
 
 // visibleEnv is Config.Env for a step. It is shared by steps until the environment changes.

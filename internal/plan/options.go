@@ -24,6 +24,8 @@ type Options struct {
 	Platform ocispec.Platform
 	// BuildPlatform is what we run on; its zero value means this machine.
 	BuildPlatform ocispec.Platform
+	// Several says that this is one of several plans of a Dockerfile: IDs of steps then name the platform.
+	Several bool
 	// Labels are added to the result's own; they win.
 	Labels map[string]string
 	// Hostname, ExtraHosts and ShmSize are passed on to every Run. ShmSize is in bytes, 0 for the default.

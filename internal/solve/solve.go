@@ -61,7 +61,7 @@ type Parts struct {
 	Jobs int
 }
 
-// Result is the built target.
+// Result is the built target of a graph.
 type Result struct {
 	Stage  *plan.Stage
 	Layers []Layer
@@ -69,21 +69,31 @@ type Result struct {
 	Created map[int]time.Time
 }
 
-// Solve builds g's target. It returns the first error, after every step that was running has ended.
-func Solve(ctx context.Context, g *plan.Graph, parts Parts) (*Result, error) {
-	s := &solver{parts: parts, slots: make(chan struct{}, max(parts.Jobs, 1)), stages: map[*plan.Stage]*node{}, uses: newUses(g)}
+// Solve builds the targets of graphs, which are one Dockerfile's for several platforms, and returns them in their order.
+// Steps that are equal run once, also those of one graph.
+// It returns the first error, after every step that was running has ended.
+func Solve(ctx context.Context, graphs []*plan.Graph, parts Parts) ([]*Result, error) {
+	s := &solver{parts: parts, slots: make(chan struct{}, max(parts.Jobs, 1)), stages: map[*plan.Stage]*node{}, share: newShare(graphs)}
 	group, ctx := errgroup.WithContext(ctx)
-	for _, st := range g.Stages {
-		s.stages[st] = &node{done: make(chan struct{}), created: map[int]time.Time{}}
+	for _, g := range graphs {
+		for _, st := range g.Stages {
+			s.stages[st] = &node{done: make(chan struct{}), created: map[int]time.Time{}}
+		}
 	}
-	for _, st := range g.Stages {
-		group.Go(func() error { return s.stage(ctx, st) })
+	for _, g := range graphs {
+		for _, st := range g.Stages {
+			group.Go(func() error { return s.stage(ctx, st) })
+		}
 	}
 	if err := group.Wait(); err != nil {
 		return nil, err
 	}
-	n := s.stages[g.Target]
-	return &Result{Stage: g.Target, Layers: n.state.layers, Created: n.created}, nil
+	results := make([]*Result, len(graphs))
+	for i, g := range graphs {
+		n := s.stages[g.Target]
+		results[i] = &Result{Stage: g.Target, Layers: n.state.layers, Created: n.created}
+	}
+	return results, nil
 }
 
 // solver is one run of Solve. Its maps are complete before the first goroutine starts.
@@ -91,7 +101,7 @@ type solver struct {
 	parts  Parts
 	slots  chan struct{} // one token per running step
 	stages map[*plan.Stage]*node
-	uses   *uses
+	share  *share
 }
 
 // node is a stage and, once done is closed, what became of it. The stage's own goroutine owns it until then.
@@ -125,17 +135,39 @@ func (s *solver) stage(ctx context.Context, st *plan.Stage) error {
 	if st.Base.Stage != nil {
 		maps.Copy(n.created, s.stages[st.Base.Stage].created)
 	}
-	for i, step := range st.Steps {
-		if step.Op != nil {
-			if cur, err = s.step(ctx, job{step: step, cur: cur, keep: s.uses.keep(st, i)}); err != nil {
-				return err
-			}
+	for _, step := range st.Steps {
+		if step.Op == nil {
+			n.created[step.History] = s.parts.Now()
+			continue
 		}
-		n.created[step.History] = s.parts.Now()
+		shared := s.share.steps[step]
+		if cur, err = s.once(ctx, shared, cur); err != nil {
+			return err
+		}
+		n.created[step.History] = shared.created
 	}
 	n.state = cur
 	close(n.done)
 	return nil
+}
+
+// once runs sh on cur, unless another stage does or did, and returns the state after it.
+func (s *solver) once(ctx context.Context, sh *shared, cur *state) (_ *state, err error) {
+	sh.once.Do(func() {
+		if sh.state, err = s.step(ctx, job{step: sh.step, cur: cur, keep: sh.keep}); err == nil {
+			sh.created = s.parts.Now()
+			close(sh.done)
+		}
+	})
+	if err != nil {
+		return nil, err
+	}
+	select {
+	case <-sh.done:
+		return sh.state, nil
+	case <-ctx.Done():
+		return nil, context.Cause(ctx)
+	}
 }
 
 // base is the state that st starts from.

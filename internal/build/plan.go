@@ -1,0 +1,149 @@
+package build
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"strconv"
+
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+	"golang.org/x/sync/errgroup"
+
+	"hako/internal/diag"
+	"hako/internal/dockerfile"
+	"hako/internal/event"
+	"hako/internal/image"
+	"hako/internal/plan"
+)
+
+// plan reads the Dockerfile and makes a graph of it for each platform.
+func (b *builder) plan(ctx context.Context) ([]*plan.Graph, error) {
+	start := b.env.Now()
+	defer func() { b.env.Events.Emit(event.Span{Name: "plan", Start: start, End: b.env.Now()}) }()
+	platforms, err := b.req.platforms()
+	if err != nil {
+		return nil, err
+	}
+	graphs := make([]*plan.Graph, len(platforms))
+	errs := make([]error, len(platforms))
+	var g errgroup.Group
+	for i, p := range platforms {
+		opts := b.planOptions(p, len(platforms) > 1)
+		g.Go(func() error {
+			graphs[i], errs[i] = b.planFor(ctx, opts)
+			return nil
+		})
+	}
+	_ = g.Wait() // it returns nothing: of several errors, that of the first platform counts
+	for _, err := range errs {
+		if err != nil {
+			return nil, err
+		}
+	}
+	b.warn(graphs)
+	return graphs, nil
+}
+
+// planFor makes the graph for one platform.
+func (b *builder) planFor(ctx context.Context, opts plan.Options) (*plan.Graph, error) {
+	file, err := dockerfile.Parse(b.context.DockerfileName, b.context.Dockerfile)
+	if err != nil {
+		return nil, err
+	}
+	if file.Syntax != "" {
+		b.env.Events.Emit(event.Debug{Message: "# syntax=" + file.Syntax + " has no effect: the language is built in"})
+	}
+	return plan.Build(ctx, file, opts, b.bases)
+}
+
+// planOptions are the options of the plan for p, which may be one of several.
+func (b *builder) planOptions(p ocispec.Platform, several bool) plan.Options {
+	opts := plan.Options{
+		Target: b.req.Target, BuildArgs: b.req.BuildArgs, Platform: p, BuildPlatform: image.Default(), Several: several,
+		Labels: map[string]string{}, ShmSize: b.req.ShmSizeBytes,
+	}
+	for _, l := range b.req.Labels {
+		opts.Labels[l.Key] = l.Value
+	}
+	for _, h := range b.req.ExtraHosts {
+		opts.ExtraHosts = append(opts.ExtraHosts, plan.HostEntry{Name: h.Key, IP: h.Value})
+	}
+	return opts
+}
+
+// warn tells each warning once, whatever number of platforms it comes from.
+func (b *builder) warn(graphs []*plan.Graph) {
+	type key struct {
+		message string
+		line    int
+	}
+	seen := map[key]bool{}
+	for _, g := range graphs {
+		for _, w := range g.Warnings {
+			if k := (key{w.Message, w.Span.Start}); !seen[k] {
+				seen[k] = true
+				b.env.Events.Emit(event.Warning{Message: w.Message, Span: w.Span})
+			}
+		}
+	}
+}
+
+// platforms are what to build for, each once. One zero value leaves the choice to the base image.
+func (r *Request) platforms() ([]ocispec.Platform, error) {
+	seen := map[string]bool{}
+	var out []ocispec.Platform
+	for _, s := range r.Platforms {
+		p, err := image.ParsePlatform(s)
+		if err != nil {
+			return nil, err
+		}
+		p = image.Normalize(p)
+		if name := image.FormatPlatform(p); !seen[name] {
+			seen[name] = true
+			out = append(out, p)
+		}
+	}
+	if len(out) == 0 {
+		out = append(out, ocispec.Platform{})
+	}
+	return out, nil
+}
+
+// multiPlatform says whether the result is an index: for several platforms, or where BUILDKIT_MULTI_PLATFORM asks for it.
+func (r *Request) multiPlatform() (bool, error) {
+	platforms, err := r.platforms()
+	if err != nil {
+		return false, err
+	}
+	several := len(platforms) > 1
+	text := r.BuildArgs["BUILDKIT_MULTI_PLATFORM"]
+	if text == "" {
+		return several, nil
+	}
+	asked, err := strconv.ParseBool(text)
+	switch {
+	case err != nil:
+		return false, &diag.Error{What: fmt.Sprintf("BUILDKIT_MULTI_PLATFORM=%s is not a bool", text), Hint: "Use true or false."}
+	case several && !asked:
+		return false, &diag.Error{
+			What: "BUILDKIT_MULTI_PLATFORM=" + text + ": the images of several platforms need an index",
+			Hint: "Leave out the build argument, or build for one platform.",
+		}
+	}
+	return asked, nil
+}
+
+// printPlans writes the plans for people.
+func printPlans(w io.Writer, graphs []*plan.Graph) error {
+	for _, g := range graphs {
+		if len(graphs) > 1 {
+			if _, err := fmt.Fprintf(w, "# %s\n", image.FormatPlatform(g.Target.Config.Platform)); err != nil {
+				return err
+			}
+		}
+		if _, err := fmt.Fprint(w, g); err != nil {
+			return err
+		}
+	}
+	return nil
+}

@@ -1,0 +1,169 @@
+package solve
+
+import (
+	"fmt"
+	"reflect"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"hako/internal/plan"
+)
+
+// share knows which steps are the same: equal operations on equal states. Graphs for several platforms have most of
+// their steps in common (a stage for $BUILDPLATFORM, a COPY into scratch), and such a step runs once, whoever needs it.
+//
+// A state is a number: that of its base, then one more for each operation on top. Operations are compared as a whole,
+// by reflection, so that a field that is added to one is never forgotten here.
+type share struct {
+	numbers map[string]int // by what makes the state
+	final   map[*plan.Stage]int
+	steps   map[*plan.Step]*shared
+	all     map[int]*shared
+}
+
+// shared is one operation on one state, and what became of it.
+type shared struct {
+	// step is the first of those that are this.
+	step *plan.Step
+	// keep says that a later step of any of them reads the layer's files outside a sandbox.
+	keep bool
+
+	once    sync.Once
+	done    chan struct{} // closed on success
+	state   *state        // the result, once done is closed
+	created time.Time
+}
+
+// newShare finds the equal steps of graphs, which were made from one Dockerfile.
+func newShare(graphs []*plan.Graph) *share {
+	h := &share{
+		numbers: map[string]int{}, final: map[*plan.Stage]int{}, steps: map[*plan.Step]*shared{}, all: map[int]*shared{},
+	}
+	for _, g := range graphs {
+		uses := newUses(g)
+		for _, st := range g.Stages {
+			h.stage(st, uses)
+		}
+	}
+	return h
+}
+
+func (h *share) stage(st *plan.Stage, uses *uses) {
+	cur := h.base(st)
+	for i, step := range st.Steps {
+		if step.Op == nil {
+			continue
+		}
+		cur = h.number(cur, h.operation(step))
+		s, ok := h.all[cur]
+		if !ok {
+			s = &shared{step: step, done: make(chan struct{})}
+			h.all[cur] = s
+		}
+		s.keep = s.keep || uses.keep(st, i)
+		h.steps[step] = s
+	}
+	h.final[st] = cur
+}
+
+// base is the state that st starts from.
+func (h *share) base(st *plan.Stage) int {
+	switch {
+	case st.Base.Stage != nil:
+		return h.final[st.Base.Stage]
+	case st.Base.Image != nil:
+		return h.number(0, imageName(st.Base.Image))
+	}
+	return 0
+}
+
+func imageName(ref *plan.ImageRef) string { return fmt.Sprintf("image %q %q", ref.Ref, ref.Digest) }
+
+// number is that of the state that operation makes of the state below.
+func (h *share) number(below int, operation string) int {
+	key := fmt.Sprintf("%d %s", below, operation)
+	n, ok := h.numbers[key]
+	if !ok {
+		n = len(h.numbers) + 1
+		h.numbers[key] = n
+	}
+	return n
+}
+
+// operation is text that is the same for equal operations only. A command depends on the processor it is for, too.
+func (h *share) operation(step *plan.Step) string {
+	var b strings.Builder
+	if _, ok := step.Op.(*plan.Run); ok {
+		h.describe(&b, reflect.ValueOf(step.Platform))
+	}
+	h.describe(&b, reflect.ValueOf(step.Op))
+	return b.String()
+}
+
+// describe writes v such that different values never look the same. Stages are what they end as, images what is in them.
+func (h *share) describe(b *strings.Builder, v reflect.Value) {
+	if v.CanInterface() && h.special(b, v.Interface()) {
+		return
+	}
+	switch v.Kind() {
+	case reflect.Pointer, reflect.Interface:
+		if v.IsNil() {
+			b.WriteString("nil;")
+			return
+		}
+		fmt.Fprintf(b, "%s:", v.Elem().Type())
+		h.describe(b, v.Elem())
+	case reflect.Struct:
+		for i := range v.NumField() {
+			h.describe(b, v.Field(i))
+		}
+	case reflect.Slice, reflect.Array:
+		fmt.Fprintf(b, "%d:", v.Len())
+		for i := range v.Len() {
+			h.describe(b, v.Index(i))
+		}
+	case reflect.Map:
+		h.describeMap(b, v)
+	case reflect.String:
+		fmt.Fprintf(b, "%q;", v.String()) // as it is: a String method may hide something
+	default:
+		fmt.Fprintf(b, "%v;", v)
+	}
+}
+
+// special describes what is more than its fields, or is not told apart by them.
+func (h *share) special(b *strings.Builder, v any) bool {
+	switch x := v.(type) {
+	case *plan.Stage:
+		if x != nil {
+			fmt.Fprintf(b, "stage %d;", h.final[x])
+		}
+		return x != nil
+	case *plan.ImageRef:
+		if x != nil {
+			b.WriteString(imageName(x) + ";")
+		}
+		return x != nil
+	case time.Time:
+		fmt.Fprintf(b, "%d;", x.UnixNano())
+		return true
+	case []byte:
+		fmt.Fprintf(b, "bytes %q;", x)
+		return true
+	}
+	return false
+}
+
+func (h *share) describeMap(b *strings.Builder, v reflect.Value) {
+	var pairs []string
+	for it := v.MapRange(); it.Next(); {
+		var pair strings.Builder
+		h.describe(&pair, it.Key())
+		h.describe(&pair, it.Value())
+		pairs = append(pairs, pair.String())
+	}
+	slices.Sort(pairs)
+	fmt.Fprintf(b, "%d:%s", len(pairs), strings.Join(pairs, ""))
+}
