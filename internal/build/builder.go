@@ -33,18 +33,15 @@ type builder struct {
 
 // open opens all parts, the ones a user gets wrong first.
 func open(ctx context.Context, env Env, req Request) (_ *builder, err error) {
-	b := &builder{env: env, req: req}
+	b, err := openForPlan(ctx, env, req)
+	if err != nil {
+		return nil, err
+	}
 	defer func() {
 		if err != nil {
 			err = errors.Join(err, b.close())
 		}
 	}()
-	if err := b.openState(ctx); err != nil {
-		return nil, err
-	}
-	if err := b.openRegistry(); err != nil {
-		return nil, err
-	}
 	b.engine, err = sentry.New(ctx, sentry.Options{
 		UpperFile: func() (*os.File, error) { return b.dir.ExecFile("upper") },
 		Crashed: func(c *sentry.CrashError) {
@@ -57,6 +54,20 @@ func open(ctx context.Context, env Env, req Request) (_ *builder, err error) {
 	}
 	b.closers = append(b.closers, b.engine.Close)
 	return b, nil
+}
+
+// openForPlan opens what a plan needs.
+func openForPlan(ctx context.Context, env Env, req Request) (_ *builder, err error) {
+	b := &builder{env: env, req: req}
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, b.close())
+		}
+	}()
+	if err := b.openState(ctx); err != nil {
+		return nil, err
+	}
+	return b, b.openRegistry()
 }
 
 // openState opens the work directory and the context, which may hold it.

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"slices"
 	"strconv"
 
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
@@ -25,22 +26,24 @@ func (b *builder) plan(ctx context.Context) ([]*plan.Graph, error) {
 		return nil, err
 	}
 	graphs := make([]*plan.Graph, len(platforms))
+	warnings := make([][]plan.Warning, len(platforms))
 	errs := make([]error, len(platforms))
 	var g errgroup.Group
 	for i, p := range platforms {
 		opts := b.planOptions(p, len(platforms) > 1)
+		opts.Warn = func(w plan.Warning) { warnings[i] = append(warnings[i], w) }
 		g.Go(func() error {
 			graphs[i], errs[i] = b.planFor(ctx, opts)
 			return nil
 		})
 	}
 	_ = g.Wait() // it returns nothing: of several errors, that of the first platform counts
+	b.warn(distinct(warnings))
 	for _, err := range errs {
 		if err != nil {
 			return nil, err
 		}
 	}
-	b.warn(graphs)
 	return graphs, nil
 }
 
@@ -60,7 +63,7 @@ func (b *builder) planFor(ctx context.Context, opts plan.Options) (*plan.Graph, 
 func (b *builder) planOptions(p ocispec.Platform, several bool) plan.Options {
 	opts := plan.Options{
 		Target: b.req.Target, BuildArgs: b.req.BuildArgs, Platform: p, BuildPlatform: image.Default(), Several: several,
-		Labels: map[string]string{}, ShmSize: b.req.ShmSizeBytes,
+		Labels: map[string]string{}, ShmSize: b.req.ShmSizeBytes, IgnorePatterns: b.context.IgnorePatterns,
 	}
 	for _, l := range b.req.Labels {
 		opts.Labels[l.Key] = l.Value
@@ -71,21 +74,33 @@ func (b *builder) planOptions(p ocispec.Platform, several bool) plan.Options {
 	return opts
 }
 
-// warn tells each warning once, whatever number of platforms it comes from.
-func (b *builder) warn(graphs []*plan.Graph) {
-	type key struct {
-		message string
-		line    int
+// warn tells of warnings of the planner, each once.
+func (b *builder) warn(warnings []plan.Warning) {
+	same := func(x, y plan.Warning) bool { return x.String() == y.String() && x.Span.Start == y.Span.Start }
+	for _, w := range slices.CompactFunc(slices.Clone(warnings), same) {
+		b.env.Events.Emit(event.Warning{Rule: w.Rule, Description: w.Description, URL: w.URL, Message: w.Message, Span: w.Span})
 	}
+}
+
+// distinct merges the warnings of several platforms: those of the first, and what others add.
+func distinct(lists [][]plan.Warning) []plan.Warning {
+	type key struct {
+		text string
+		line int
+	}
+	var out []plan.Warning
 	seen := map[key]bool{}
-	for _, g := range graphs {
-		for _, w := range g.Warnings {
-			if k := (key{w.Message, w.Span.Start}); !seen[k] {
-				seen[k] = true
-				b.env.Events.Emit(event.Warning{Message: w.Message, Span: w.Span})
+	for i, list := range lists {
+		for _, w := range list {
+			k := key{w.String(), w.Span.Start}
+			if i > 0 && seen[k] {
+				continue
 			}
+			seen[k] = true
+			out = append(out, w)
 		}
 	}
+	return out
 }
 
 // platforms are what to build for, each once. One zero value leaves the choice to the base image.

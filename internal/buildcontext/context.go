@@ -44,6 +44,8 @@ type Context struct {
 	DockerfileName string
 	// IgnoreName is the file with the ignore patterns, empty if there is none.
 	IgnoreName string
+	// IgnorePatterns are the patterns in it.
+	IgnorePatterns []string
 
 	tree tree.Tree
 	dir  *dir
@@ -91,6 +93,7 @@ func (c *Context) load(o *Options, path string) error {
 	if err != nil {
 		return err
 	}
+	c.IgnorePatterns = patterns
 	c.tree = c.dir
 	c.dir.exclude(within(path, o.Exclude))
 	if len(patterns) == 0 {

@@ -48,7 +48,9 @@ type command struct {
 	// kaniko says that the program was called as executor.
 	kaniko bool
 	vs     *values
-	ui     *ui.UI
+	// call is what to do; without a name, the flags say it.
+	call call
+	ui   *ui.UI
 }
 
 // usageError is a command line that does not say what to do.
@@ -92,11 +94,16 @@ func (e *SignalError) Error() string { return "stopped by signal: " + e.Name }
 func (c *command) fail(ctx context.Context, root *cobra.Command, err error) int {
 	var usage usageError
 	var building buildError
+	var checking checkError
 	var stopped *SignalError
 	switch {
 	case errors.As(context.Cause(ctx), &stopped):
 		c.ui.Failure("error building image: " + stopped.Error())
 		return 128 + stopped.Number
+	case errors.Is(err, errFound):
+		return 1
+	case errors.As(err, &checking):
+		c.ui.Failure("error checking Dockerfile: " + diag.Format(checking.error))
 	case errors.As(err, &building):
 		c.ui.Failure("error building image: " + diag.Format(building.error))
 	case errors.As(err, &usage):
@@ -144,6 +151,9 @@ func (c *command) root() *cobra.Command {
 	}
 	root.SilenceErrors, root.SilenceUsage = true, true
 	root.AddCommand(c.versionCommand(), c.doctorCommand())
+	if !c.kaniko {
+		root.AddCommand(c.checkCommand())
+	}
 	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error {
 		if cmd == root && !c.kaniko {
 			return usageError{&diag.Error{What: err.Error(), Hint: "Name a command before its flags: hako build …"}}
@@ -200,6 +210,11 @@ func (c *command) build(ctx context.Context, operands []string) error {
 	if err != nil {
 		return usageError{fmt.Errorf("--log-format: %w", err)}
 	}
+	if c.call.name == "" {
+		if c.call, err = parseCall(c.vs.str("call"), c.vs.bool("check")); err != nil {
+			return usageError{err}
+		}
+	}
 	req, err := c.request(c.vs, operands)
 	if err != nil {
 		return usageError{err}
@@ -211,6 +226,9 @@ func (c *command) build(ctx context.Context, operands []string) error {
 		return usageError{err}
 	}
 	env := build.Env{Now: c.env.Now, Getenv: c.getenv, Cwd: c.env.Cwd, Stdin: c.env.Stdin, Stdout: c.env.Stdout, Events: events}
+	if c.call.name != "build" {
+		return errors.Join(c.inspect(ctx, env, req), end())
+	}
 	result, err := build.Build(ctx, env, req)
 	if err := errors.Join(err, end()); err != nil {
 		return buildError{err}

@@ -100,6 +100,8 @@ func outputFlags() []flag {
 		{name: "reproducible", kind: boolKind, def: "false", help: "leave all times out of the image", forks: "GCO", status: later},
 		{name: "single-snapshot", kind: boolKind, def: "false", help: "make one layer of all steps", forks: "GCO", status: later},
 		{name: "dryrun", kind: boolKind, def: "false", help: "print the plan and build nothing", forks: "O", status: used},
+		{name: "check", kind: boolKind, def: "false", help: "say what is wrong or unwise in the Dockerfile and build nothing", forks: "D", status: used},
+		{name: "call", kind: stringKind, def: "build", help: "build, check or targets (list the stages), with ,format=text|json and for check also sarif and ,ignorestatus=true", forks: "D", status: used},
 	}
 }
 

@@ -179,7 +179,7 @@ func (c *command) outputs(vs *values) (build.Outputs, error) {
 		return o, errors.New("you must provide --destination if setting --image-name-with-digest-file or --image-name-tag-with-digest-file")
 	case o.PushRetries < 0:
 		return o, errors.New("--push-retry must not be negative")
-	case vs.bool("dryrun"), o.NoPush, len(o.Destinations) > 0:
+	case c.call.name == "check", c.call.name == "targets", vs.bool("dryrun"), o.NoPush, len(o.Destinations) > 0:
 		return o, nil
 	case o.TarPath != "", o.OCILayoutPath != "":
 		o.NoPush = true // there is nowhere to push to, but the image has a place to go

@@ -25,17 +25,32 @@ type File struct {
 	// Syntax is the value of "# syntax=", or empty. It has no effect: the language is built in.
 	Syntax string
 
-	escape   rune
-	check    string // value of "# check="
-	checkAt  []parser.Range
-	lines    []string
-	ast      *parser.Node
-	warnings []parser.Warning
+	escape  rune
+	check   string // value of "# check=" up to the first blank, which is all that counts
+	checkAt []parser.Range
+	// checkLine is the whole value.
+	checkLine string
+	lines     []string
+	ast       *parser.Node
+	warnings  []parser.Warning
 }
 
 // Parse reads the text of a Dockerfile. name is used in positions only.
 // Every error is a *diag.Error.
 func Parse(name string, text []byte) (*File, error) {
+	f, err := Scan(name, text)
+	if err != nil {
+		return nil, err
+	}
+	if _, _, err := f.Instructions(silent()); err != nil {
+		return nil, err
+	}
+	return f, nil
+}
+
+// Scan is Parse without a look at the instructions: one that is wrong is found by Instructions, after what
+// the linter has to say about those before it.
+func Scan(name string, text []byte) (*File, error) {
 	f := &File{Name: name, lines: splitLines(text)}
 	if err := f.precheck(text); err != nil {
 		return nil, err
@@ -46,12 +61,9 @@ func Parse(name string, text []byte) (*File, error) {
 	}
 	f.ast, f.escape, f.warnings = res.AST, res.EscapeToken, res.Warnings
 	_, f.Syntax, _, _ = parser.ParseDirective("syntax", text)
-	_, f.check, f.checkAt, _ = parser.ParseDirective("check", text)
+	f.check, f.checkLine, f.checkAt, _ = parser.ParseDirective("check", text)
 	if n := len(f.ast.Children); n > maxInstructions {
 		return nil, &diag.Error{What: fmt.Sprintf("the Dockerfile has %d instructions, more than %d", n, maxInstructions), Span: f.span(f.ast.Children[maxInstructions].Location())}
-	}
-	if _, _, err := f.Instructions(silent()); err != nil {
-		return nil, err
 	}
 	return f, nil
 }
@@ -64,10 +76,10 @@ func (f *File) Instructions(lint *linter.Linter) ([]instructions.Stage, []instru
 			lint.Run(&linter.RuleNoEmptyContinuation, []parser.Range{*w.Location}, linter.RuleNoEmptyContinuation.Format())
 		}
 	}
-	if err := f.checkOrder(); err != nil {
-		return nil, nil, err
-	}
 	stages, args, err := instructions.Parse(f.ast, lint)
+	if order := f.checkOrder(); order != nil {
+		return nil, nil, order
+	}
 	if err != nil {
 		return nil, nil, f.wrap(err)
 	}
@@ -135,20 +147,22 @@ func (f *File) Lex() *shell.Lex { return shell.NewLex(f.escape) }
 // Span converts a location of BuildKit's into ours, with its source lines.
 func (f *File) Span(at []parser.Range) diag.Span { return f.span(at) }
 
-// Linter returns BuildKit's linter, set up by check ("skip=…;error=true"), or by the file's own "# check=" if check is empty.
-// warn is called for each rule that is broken, from the goroutine that runs the linter.
-func (f *File) Linter(check string, warn func(rule, message string, at diag.Span)) (*linter.Linter, error) {
-	at := []parser.Range(nil)
-	if check == "" {
-		check, at = f.check, f.checkAt
+// LintConfig returns what check says ("skip=…;error=true"), or the file's own "# check=" if check is nil,
+// and where that stands.
+func (f *File) LintConfig(check *string) (*linter.Config, []parser.Range, error) {
+	text, at := f.check, f.checkAt
+	if check != nil {
+		text, at = *check, nil
 	}
-	config, err := linter.ParseLintOptions(check)
+	config, err := linter.ParseLintOptions(text)
 	if err != nil {
-		return nil, &diag.Error{What: "check: " + message(err), Span: f.span(at), Hint: `Write "skip=RuleName,RuleName;error=true".`}
+		return nil, nil, &diag.Error{What: "check: " + message(err), Span: f.span(at), Hint: `Write "skip=RuleName,RuleName;error=true".`}
 	}
-	config.Warn = func(rule, _, _, msg string, loc []parser.Range) { warn(rule, msg, f.span(loc)) }
-	return linter.New(config), nil
+	return config, at, nil
 }
+
+// CheckRest is what of the file's "# check=" has no effect: all after its first blank, as in BuildKit.
+func (f *File) CheckRest() string { return strings.TrimSpace(strings.TrimPrefix(f.checkLine, f.check)) }
 
 func (f *File) span(at []parser.Range) diag.Span {
 	s := diag.Span{File: f.Name}

@@ -119,10 +119,14 @@ func TestLinter(t *testing.T) {
 		t.Fatal(err)
 	}
 	var got []string
-	lint, err := f.Linter("", func(rule, message string, at diag.Span) { got = append(got, fmt.Sprintf("%s %s", at, rule)) })
-	if err != nil {
-		t.Fatal(err)
+	config, at, err := f.LintConfig(nil)
+	if err != nil || f.Span(at).Start != 1 {
+		t.Fatalf("line %d, %v", f.Span(at).Start, err)
 	}
+	config.Warn = func(rule, _, _, _ string, at []parser.Range) {
+		got = append(got, fmt.Sprintf("%s %s", f.Span(at), rule))
+	}
+	lint := linter.New(config)
 	if _, _, err := f.Instructions(lint); err != nil {
 		t.Fatal(err)
 	}
@@ -130,7 +134,11 @@ func TestLinter(t *testing.T) {
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Errorf("-want +got:\n%s", diff)
 	}
-	if _, err := f.Linter("error=maybe", nil); err == nil || !strings.Contains(err.Error(), "check option") {
+	bad, none := "error=maybe", ""
+	if config, _, err := f.LintConfig(&none); err != nil || len(config.SkipRules) != 0 {
+		t.Errorf("an empty option does not replace that of the file: %v, %v", config, err)
+	}
+	if _, _, err := f.LintConfig(&bad); err == nil || !strings.Contains(err.Error(), "check option") {
 		t.Errorf("a bad option gave %v", err)
 	}
 }

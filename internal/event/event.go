@@ -59,8 +59,11 @@ type Span struct {
 
 // Warning is something the user should know although the build goes on.
 type Warning struct {
-	Message string
-	Span    diag.Span
+	// Rule is the name of the rule for Dockerfiles that is broken, Description what it is about and URL where it is explained;
+	// empty if it is about something else.
+	Rule, Description, URL string
+	Message                string
+	Span                   diag.Span
 }
 
 // Info is a line for the log.

@@ -15,6 +15,7 @@ import (
 	"github.com/moby/buildkit/frontend/dockerfile/linter"
 	"github.com/moby/buildkit/frontend/dockerfile/parser"
 	"github.com/moby/buildkit/frontend/dockerfile/shell"
+	"github.com/moby/patternmatcher"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
 	"hako/internal/diag"
@@ -31,6 +32,17 @@ func Build(ctx context.Context, file *dockerfile.File, opts Options, resolver Re
 	if err != nil {
 		return nil, err
 	}
+	g, err := b.graph(ctx)
+	if opts.Warn != nil {
+		for _, w := range b.sortedWarnings() {
+			opts.Warn(w)
+		}
+	}
+	return g, err
+}
+
+// graph plans everything that the target needs.
+func (b *builder) graph(ctx context.Context) (*Graph, error) {
 	if err := b.parse(); err != nil {
 		return nil, err
 	}
@@ -68,13 +80,14 @@ func (b *builder) checkErrors() error {
 		return nil
 	}
 	rules := slices.Compact(slices.Sorted(slices.Values(*b.lint.CalledRules)))
+	first := slices.IndexFunc(b.sortedWarnings(), func(w Warning) bool { return w.Rule != "" })
 	return &diag.Error{
-		What: "check: the Dockerfile breaks the rules " + strings.Join(rules, ", "), Span: b.sortedWarnings()[0].Span,
+		What: "check: the Dockerfile breaks the rules " + strings.Join(rules, ", "), Span: b.warnings[first].Span,
 		Hint: "It is an error because of check=error=true.",
 	}
 }
 
-// sortedWarnings are the warnings by line; those without a place come last.
+// sortedWarnings are the warnings by line, each once; those without a place come last.
 func (b *builder) sortedWarnings() []Warning {
 	line := func(w Warning) int {
 		if w.Span.Start == 0 {
@@ -82,7 +95,9 @@ func (b *builder) sortedWarnings() []Warning {
 		}
 		return w.Span.Start
 	}
-	slices.SortStableFunc(b.warnings, func(x, y Warning) int { return cmp.Compare(line(x), line(y)) })
+	slices.SortStableFunc(b.warnings, func(x, y Warning) int {
+		return cmp.Or(cmp.Compare(line(x), line(y)), cmp.Compare(x.Rule, y.Rule), cmp.Compare(x.Message, y.Message))
+	})
 	return b.warnings
 }
 
@@ -98,11 +113,14 @@ type builder struct {
 
 	target, build ocispec.Platform
 	implicit      bool // no platform was asked for
-	epoch         *time.Time
-	globals       *variables
-	globalArgs    map[string]bool // names declared before the first FROM
-	declared      map[string]bool // names declared anywhere
-	secret        *secretNames
+	// all says to plan every stage of the file, whether the target needs it or not.
+	all        bool
+	ignored    *patternmatcher.PatternMatcher // what .dockerignore leaves out; nil if nothing
+	epoch      *time.Time
+	globals    *variables
+	globalArgs map[string]bool // names declared before the first FROM
+	declared   map[string]bool // names declared anywhere
+	secret     *secretNames
 
 	stages  []*stage
 	numbers []*stage // those of the file, by position
@@ -128,9 +146,7 @@ func newBuilder(file *dockerfile.File, opts Options, resolver Resolver) (*builde
 	if b.opts.Hostname == "" {
 		b.opts.Hostname = opts.BuildArgs["BUILDKIT_SANDBOX_HOSTNAME"]
 	}
-	var err error
-	b.lint, err = file.Linter(opts.BuildArgs["BUILDKIT_DOCKERFILE_CHECK"], b.warn)
-	return b, err
+	return b, b.newLinter()
 }
 
 // readEpoch takes SOURCE_DATE_EPOCH from the build arguments or from an ARG before the first FROM.
@@ -151,16 +167,13 @@ func (b *builder) readEpoch() error {
 	return nil
 }
 
-func (b *builder) warn(rule, message string, at diag.Span) {
-	b.warnings = append(b.warnings, Warning{Message: rule + ": " + message, Span: at})
-}
-
 // parse makes the stages out of the file, with FROM and the ARGs before it expanded.
 func (b *builder) parse() error {
 	stages, args, err := b.file.Instructions(b.lint)
 	if err != nil {
 		return err
 	}
+	b.noteComments(stages)
 	b.lintStageNames(stages)
 	b.lintCasing(stages)
 	name := b.opts.Target

@@ -52,6 +52,7 @@ func (p *planner) copy(c copySpec) error {
 		if err := checkSource(&c, src); err != nil {
 			return err
 		}
+		p.lintIgnored(&c, src)
 		text.WriteString(" " + src)
 		op.Paths = append(op.Paths, path.Join("/", src))
 	}

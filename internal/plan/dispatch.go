@@ -75,7 +75,6 @@ func (b *builder) begin(s *stage) error {
 		if c.OS == "" || c.Architecture == "" {
 			c.Platform = *s.platform
 		}
-		b.lintBasePlatform(s, c.Platform)
 	default:
 		target := b.target
 		s.platform, *c = &target, image.Empty(target)

@@ -30,7 +30,7 @@ func fieldTable() map[reflect.Type]map[string]string {
 	return map[reflect.Type]map[string]string{
 		reflect.TypeFor[instructions.Stage](): {
 			"Name": used, "Commands": used, "BaseName": used, "Platform": used,
-			"OrigCmd": source, "SourceCode": source, "Location": source, "Comments": source, "DocComment": outline,
+			"OrigCmd": source, "SourceCode": source, "Location": source, "Comments": source, "DocComment": "used by Targets",
 		},
 		reflect.TypeFor[instructions.AddCommand](): base(map[string]string{
 			"SourcesAndDest": used, "Chown": used, "Chmod": used,

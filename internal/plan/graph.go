@@ -27,8 +27,20 @@ type Graph struct {
 
 // Warning is something odd in the Dockerfile.
 type Warning struct {
+	// Rule is the name of BuildKit's rule that is broken ("UndefinedVar"), Description what the rule is about and URL where
+	// it is explained. Rule is empty for what no rule is about; URL is empty for a rule without a page.
+	Rule, Description, URL string
+	// Message is what is odd here; it does not repeat the rule.
 	Message string
 	Span    diag.Span
+}
+
+// String is the message, with the rule in front.
+func (w Warning) String() string {
+	if w.Rule == "" {
+		return w.Message
+	}
+	return w.Rule + ": " + w.Message
 }
 
 // Stage is one FROM and what follows it.

@@ -3,6 +3,7 @@ package plan
 import (
 	"cmp"
 	"maps"
+	"path"
 	"regexp"
 	"slices"
 	"strings"
@@ -14,6 +15,7 @@ import (
 	"github.com/moby/buildkit/frontend/dockerfile/parser"
 	"github.com/moby/buildkit/frontend/dockerfile/shell"
 	"github.com/moby/buildkit/util/suggest"
+	"github.com/moby/patternmatcher"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
 	"hako/internal/image"
@@ -127,13 +129,49 @@ func (b *builder) lintConstantPlatform(src *instructions.Stage, res shell.Proces
 	lint.Run(&linter.RuleFromPlatformFlagConstDisallowed, src.Location, linter.RuleFromPlatformFlagConstDisallowed.Format(res.Result))
 }
 
-// lintBasePlatform finds a base image for another platform than the one that was asked for.
-func (b *builder) lintBasePlatform(s *stage, have ocispec.Platform) {
-	if have.OS == s.platform.OS && have.Architecture == s.platform.Architecture {
+// lintBasePlatforms finds images for another platform than the one that was asked for. One without layers fits all.
+func (b *builder) lintBasePlatforms(planned map[*stage]bool) {
+	for _, s := range b.stages {
+		if s.ref == nil || !planned[s] || !hasLayers(s.ref.Config) {
+			continue
+		}
+		want, have := *s.platform, s.ref.Config.Platform
+		if have.OS != want.OS || have.Architecture != want.Architecture {
+			text := linter.RuleInvalidBaseImagePlatform.Format(s.baseName, image.FormatPlatform(image.Normalize(want)), image.FormatPlatform(image.Normalize(have)))
+			b.lint.Run(&linter.RuleInvalidBaseImagePlatform, s.at, text)
+		}
+	}
+}
+
+// hasLayers says whether an image has files, judging by its history where the layers are not listed.
+func hasLayers(c *image.Config) bool {
+	return len(c.RootFS.DiffIDs) > 0 || slices.ContainsFunc(c.History, func(h ocispec.History) bool { return !h.EmptyLayer })
+}
+
+// lintIgnored finds a source that is not in the context because .dockerignore leaves it out. Patterns with exceptions
+// are not judged: what is below a directory that is left out may come back.
+func (p *planner) lintIgnored(c *copySpec, src string) {
+	if c.from != nil || p.ignored == nil || p.ignored.Exclusions() {
 		return
 	}
-	text := linter.RuleInvalidBaseImagePlatform.Format(s.baseName, image.FormatPlatform(image.Normalize(*s.platform)), image.FormatPlatform(image.Normalize(have)))
-	b.lint.Run(&linter.RuleInvalidBaseImagePlatform, s.at, text)
+	verb := "Copy"
+	if c.add {
+		verb = "Add"
+	}
+	src = path.Clean(src)
+	if (src == "." || src == "/") && !ignoresRoot(p.ignored) {
+		return
+	}
+	if ok, err := p.ignored.MatchesOrParentMatches(src); err == nil && ok {
+		p.lint.Run(&linter.RuleCopyIgnoredFile, p.cmd.Location(), linter.RuleCopyIgnoredFile.Format(verb, src))
+	}
+}
+
+// ignoresRoot says whether a pattern leaves out all that is in the context's root.
+func ignoresRoot(m *patternmatcher.PatternMatcher) bool {
+	return slices.ContainsFunc(m.Patterns(), func(p *patternmatcher.Pattern) bool {
+		return slices.Contains([]string{"*", "**", "**/*"}, p.String())
+	})
 }
 
 // lintUndefined finds variables that neither ENV nor ARG has set.

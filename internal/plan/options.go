@@ -26,6 +26,11 @@ type Options struct {
 	BuildPlatform ocispec.Platform
 	// Several says that this is one of several plans of a Dockerfile: IDs of steps then name the platform.
 	Several bool
+	// IgnorePatterns are those of .dockerignore. A COPY of what they leave out is worth a warning.
+	IgnorePatterns []string
+	// Warn is called for each warning, in the order of lines, at the end of the planning, even if that fails.
+	// nil drops them. Graph.Warnings has them too.
+	Warn func(Warning) `json:"-"`
 	// Labels are added to the result's own; they win.
 	Labels map[string]string
 	// Hostname, ExtraHosts and ShmSize are passed on to every Run. ShmSize is in bytes, 0 for the default.

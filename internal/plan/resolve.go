@@ -22,11 +22,19 @@ const scratch = "scratch"
 type imageKey struct{ ref, platform string }
 
 // resolveAll looks up the images that target needs, and adds the ONBUILD triggers of every base.
-// Triggers can need further images, hence the rounds. It returns the stages that target needs.
+// Triggers can need further images, hence the rounds. It returns the stages that are planned: those that target needs,
+// or all; but only those that target needs get their triggers, as in BuildKit.
 func (b *builder) resolveAll(ctx context.Context, target *stage) (map[*stage]bool, error) {
 	for {
 		needed := reachable(target)
-		if err := b.resolve(ctx, needed); err != nil {
+		planned := needed
+		if b.all {
+			planned = map[*stage]bool{}
+			for _, s := range b.stages {
+				planned[s] = true
+			}
+		}
+		if err := b.resolve(ctx, planned); err != nil {
 			return nil, err
 		}
 		more := false
@@ -42,7 +50,8 @@ func (b *builder) resolveAll(ctx context.Context, target *stage) (map[*stage]boo
 			more = more || added
 		}
 		if !more {
-			return needed, b.checkCircles()
+			b.lintBasePlatforms(planned)
+			return planned, b.checkCircles()
 		}
 	}
 }

@@ -18,7 +18,7 @@ func (g *Graph) String() string {
 	}
 	t.line("target %s", g.Target.ID())
 	for _, w := range g.Warnings {
-		t.line("warning %s: %s", w.Span, w.Message)
+		t.line("warning %s: %s", w.Span, w)
 	}
 	return t.b.String()
 }

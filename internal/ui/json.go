@@ -16,7 +16,7 @@ import (
 //	done      a step succeeded        step, seconds, cached
 //	failed    a step failed           step, seconds, error
 //	progress  bytes of a transfer     transfer, done and total in bytes, finished
-//	warning   goes on, but look       file and line where it is about the Dockerfile
+//	warning   goes on, but look       file, line, endLine, source where it is about the Dockerfile; rule, description, url if it breaks a rule
 //	log       anything else
 //	error     why the build failed; the last line
 //
@@ -40,6 +40,12 @@ type record struct {
 	Finished bool    `json:"finished,omitempty"`
 	File     string  `json:"file,omitempty"`
 	Line     int     `json:"line,omitempty"`
+
+	EndLine     int      `json:"endLine,omitempty"`
+	Source      []string `json:"source,omitempty"`
+	Rule        string   `json:"rule,omitempty"`
+	Description string   `json:"description,omitempty"`
+	URL         string   `json:"url,omitempty"`
 }
 
 func (u *UI) json(r record) {

@@ -134,16 +134,23 @@ func (u *UI) Emit(e event.Event) {
 	case event.Progress:
 		u.progress(e)
 	case event.Warning:
-		r := record{level: Warn, Type: "warning", Message: e.Message}
-		if e.Span.Start != 0 {
-			r.File, r.Line = e.Span.File, e.Span.Start
-		}
-		u.line(r)
+		u.line(warning(e))
 	case event.Info:
 		u.line(record{level: Info, Type: "log", Message: e.Message})
 	case event.Debug:
 		u.line(record{level: Debug, Type: "log", Message: e.Message})
 	}
+}
+
+func warning(e event.Warning) record {
+	r := record{level: Warn, Type: "warning", Message: e.Message, Rule: e.Rule, Description: e.Description, URL: e.URL}
+	if e.Rule != "" {
+		r.Message = e.Rule + ": " + e.Message
+	}
+	if e.Span.Start != 0 {
+		r.File, r.Line, r.EndLine, r.Source = e.Span.File, e.Span.Start, e.Span.End, e.Span.Source
+	}
+	return r
 }
 
 // Failure shows the error that ended everything: message is what a user reads, over one or more lines.
