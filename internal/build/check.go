@@ -43,7 +43,7 @@ func Check(ctx context.Context, env Env, req Request) (_ *Checked, err error) {
 	}
 	warnings, notes := make([][]plan.Warning, len(platforms)), make([][]plan.Warning, len(platforms))
 	for i, p := range platforms {
-		found := plan.Check(ctx, file, b.planOptions(p, len(platforms) > 1), b.bases)
+		found := plan.Check(ctx, file, b.planOptions(p, len(platforms) > 1, nil), b.bases)
 		warnings[i], notes[i] = found.Warnings, found.Notes
 		if out.Err == nil {
 			out.Err = found.Err

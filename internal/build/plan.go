@@ -30,8 +30,7 @@ func (b *builder) plan(ctx context.Context) ([]*plan.Graph, error) {
 	errs := make([]error, len(platforms))
 	var g errgroup.Group
 	for i, p := range platforms {
-		opts := b.planOptions(p, len(platforms) > 1)
-		opts.Warn = func(w plan.Warning) { warnings[i] = append(warnings[i], w) }
+		opts := b.planOptions(p, len(platforms) > 1, func(w plan.Warning) { warnings[i] = append(warnings[i], w) })
 		g.Go(func() error {
 			graphs[i], errs[i] = b.planFor(ctx, opts)
 			return nil
@@ -59,11 +58,11 @@ func (b *builder) planFor(ctx context.Context, opts plan.Options) (*plan.Graph, 
 	return plan.Build(ctx, file, opts, b.bases)
 }
 
-// planOptions are the options of the plan for p, which may be one of several.
-func (b *builder) planOptions(p ocispec.Platform, several bool) plan.Options {
+// planOptions are the options of the plan for p, which may be one of several. warn may be nil.
+func (b *builder) planOptions(p ocispec.Platform, several bool, warn func(plan.Warning)) plan.Options {
 	opts := plan.Options{
 		Target: b.req.Target, BuildArgs: b.req.BuildArgs, Platform: p, BuildPlatform: image.Default(), Several: several,
-		Labels: map[string]string{}, ShmSize: b.req.ShmSizeBytes, IgnorePatterns: b.context.IgnorePatterns,
+		Labels: map[string]string{}, ShmSize: b.req.ShmSizeBytes, IgnorePatterns: b.context.IgnorePatterns, Warn: warn,
 	}
 	for _, l := range b.req.Labels {
 		opts.Labels[l.Key] = l.Value
