@@ -86,7 +86,7 @@ func (b *builder) prepare(ctx context.Context) ([]*plan.Graph, error) {
 // parts is what a solver needs of this build.
 func (b *builder) parts() solve.Parts {
 	return solve.Parts{
-		Bases: sources{b.bases}, Maker: b.maker(), Context: b.context.Tree(), Events: b.env.Events, Now: b.env.Now,
+		Bases: sources{b.bases}, Maker: b.maker(), Context: b.context.Tree(), Sources: b.trees, Events: b.env.Events, Now: b.env.Now,
 		Jobs:   b.req.jobs(),
 		Engine: func(context.Context) (sandbox.Engine, error) { return b.engine, nil },
 		Spool:  b.spool,

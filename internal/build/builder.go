@@ -27,6 +27,9 @@ type builder struct {
 	bases   *imagesource.Source
 	output  *output.Output
 	engine  *sentry.Engine
+	trees   *trees
+	// contexts are the named contexts by plan.ContextName.
+	contexts map[string]string
 
 	closers []func() error // in the order of opening
 }
@@ -91,6 +94,11 @@ func (b *builder) openState(ctx context.Context) (err error) {
 		return err
 	}
 	b.closers = append(b.closers, b.context.Close)
+	if b.contexts, err = b.req.contexts(); err != nil {
+		return err
+	}
+	b.trees = newTrees(buildcontext.Options{Cwd: opts.Cwd, Now: opts.Now, Exclude: opts.Exclude})
+	b.closers = append(b.closers, b.trees.close)
 	return nil
 }
 

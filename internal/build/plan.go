@@ -62,7 +62,7 @@ func (b *builder) planFor(ctx context.Context, opts plan.Options) (*plan.Graph, 
 func (b *builder) planOptions(p ocispec.Platform, several bool, warn func(plan.Warning)) plan.Options {
 	opts := plan.Options{
 		Target: b.req.Target, BuildArgs: b.req.BuildArgs, Platform: p, BuildPlatform: image.Default(), Several: several,
-		Labels: map[string]string{}, ShmSize: b.req.ShmSizeBytes, IgnorePatterns: b.context.IgnorePatterns, Warn: warn,
+		Contexts: b.contexts, Labels: map[string]string{}, ShmSize: b.req.ShmSizeBytes, IgnorePatterns: b.context.IgnorePatterns, Warn: warn,
 	}
 	for _, l := range b.req.Labels {
 		opts.Labels[l.Key] = l.Value

@@ -24,10 +24,11 @@ type Request struct {
 	Labels []KeyValue
 	// Platforms are what to build for ("linux/amd64"); empty means this machine's. More than one makes an index.
 	Platforms []string
-	// NamedContexts, Secrets and CacheSources are refused until they are supported.
+	// NamedContexts take the place of stages and images by name, as plan.Options.Contexts says; a later one of a name wins.
 	NamedContexts []KeyValue
-	Secrets       []string
-	CacheSources  []string
+	// Secrets and CacheSources are refused until they are supported.
+	Secrets      []string
+	CacheSources []string
 	// ExtraHosts are --add-host entries, name and address; Hostname is the steps' host name; ShmSizeBytes their /dev/shm.
 	ExtraHosts   []KeyValue
 	ShmSizeBytes int64

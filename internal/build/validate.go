@@ -44,7 +44,7 @@ func (r *Request) validateLater() error {
 	for _, later := range []struct {
 		what string
 		n    int
-	}{{"--build-context", len(r.NamedContexts)}, {"--secret", len(r.Secrets)}, {"--cache-from", len(r.CacheSources)}} {
+	}{{"--secret", len(r.Secrets)}, {"--cache-from", len(r.CacheSources)}} {
 		if later.n > 0 {
 			errs = append(errs, fmt.Errorf("%s is not supported yet", later.what))
 		}

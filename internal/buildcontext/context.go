@@ -22,6 +22,8 @@ import (
 
 // Options says what to open.
 type Options struct {
+	// Name is what people call a named context ("context docs"); empty for the build context itself.
+	Name string
 	// Source is a path or "dir://" and a path. A relative one is looked up in Cwd, then in "/".
 	Source string
 	// SubPath is a directory in it that takes its place; empty for none.
@@ -73,10 +75,40 @@ func Open(ctx context.Context, o Options) (*Context, error) {
 	}
 	d, err := openDir(path, o.Now)
 	if err != nil {
-		return nil, contextError(o.Source, err)
+		return nil, o.openError(err)
 	}
 	c := &Context{dir: d}
 	if err := c.load(&o, path); err != nil {
+		return nil, errors.Join(err, d.close())
+	}
+	return c, nil
+}
+
+// OpenTree opens a further context, one without a Dockerfile of its own: only its .dockerignore counts.
+// Options.Dockerfile has no meaning here. What the user can mend is a *diag.Error.
+func OpenTree(ctx context.Context, o Options) (*Context, error) {
+	if ctx.Err() != nil {
+		return nil, context.Cause(ctx)
+	}
+	path, err := locate(&o)
+	if err != nil {
+		return nil, err
+	}
+	d, err := openDir(path, o.Now)
+	if err != nil {
+		return nil, o.openError(err)
+	}
+	c := &Context{dir: d}
+	content, err := readIn(d, ignoreName)
+	if err == nil {
+		c.IgnoreName = ignoreName
+	} else if missing(err) {
+		err = nil
+	}
+	if err == nil {
+		err = c.filter(content, within(path, o.Exclude))
+	}
+	if err != nil {
 		return nil, errors.Join(err, d.close())
 	}
 	return c, nil
@@ -89,13 +121,22 @@ func (c *Context) load(o *Options, path string) error {
 		return err
 	}
 	c.Dockerfile, c.DockerfileName = file.content, file.name
-	patterns, err := c.ignoreFile(file)
+	content, err := c.ignoreFile(file)
 	if err != nil {
 		return err
 	}
-	c.IgnorePatterns = patterns
+	return c.filter(content, within(path, o.Exclude))
+}
+
+// filter makes the tree: the directory without the paths in exclude and what the patterns of an ignore file say.
+func (c *Context) filter(ignore []byte, exclude []string) error {
 	c.tree = c.dir
-	c.dir.exclude(within(path, o.Exclude))
+	c.dir.exclude(exclude)
+	patterns, err := parseIgnore(ignore)
+	if err != nil {
+		return fmt.Errorf("read %s: %w", c.IgnoreName, err)
+	}
+	c.IgnorePatterns = patterns
 	if len(patterns) == 0 {
 		return nil
 	}
@@ -107,15 +148,17 @@ func (c *Context) load(o *Options, path string) error {
 	return nil
 }
 
-// ignoreFile reads the patterns of the Dockerfile's own ignore file, or of .dockerignore.
-func (c *Context) ignoreFile(d *dockerfile) ([]string, error) {
-	const name = ".dockerignore"
-	content, err := d.sibling(d.name + name)
+// ignoreName is the file that says what is left out of a context.
+const ignoreName = ".dockerignore"
+
+// ignoreFile reads the Dockerfile's own ignore file, or .dockerignore. It returns nil if there is none.
+func (c *Context) ignoreFile(d *dockerfile) ([]byte, error) {
+	content, err := d.sibling(d.name + ignoreName)
 	if err == nil {
-		c.IgnoreName = d.name + name
+		c.IgnoreName = d.name + ignoreName
 	} else if errors.Is(err, fs.ErrNotExist) {
-		content, err = readIn(c.dir, name)
-		c.IgnoreName = name
+		content, err = readIn(c.dir, ignoreName)
+		c.IgnoreName = ignoreName
 	}
 	if missing(err) {
 		c.IgnoreName = ""
@@ -124,11 +167,7 @@ func (c *Context) ignoreFile(d *dockerfile) ([]string, error) {
 	if err != nil {
 		return nil, fmt.Errorf("read the ignore patterns: %w", err)
 	}
-	patterns, err := parseIgnore(content)
-	if err != nil {
-		return nil, fmt.Errorf("read %s: %w", c.IgnoreName, err)
-	}
-	return patterns, nil
+	return content, nil
 }
 
 // locate finds the directory of the context.
@@ -137,8 +176,8 @@ func locate(o *Options) (string, error) {
 	if scheme, rest, ok := strings.Cut(source, "://"); ok {
 		if scheme != "dir" {
 			return "", &diag.Error{
-				What: fmt.Sprintf("build context %s://…: this kind of context is not supported yet", scheme),
-				Hint: "Give a directory with --context.",
+				What: fmt.Sprintf("%s %s://…: this kind of context is not supported yet", o.title(), scheme),
+				Hint: fmt.Sprintf("Give a directory with %s.", o.flag()),
 			}
 		}
 		source = rest
@@ -165,7 +204,7 @@ func locate(o *Options) (string, error) {
 func subDirectory(path string, o *Options) (string, error) {
 	root, err := openDir(path, time.Time{})
 	if err != nil {
-		return "", contextError(o.Source, err)
+		return "", o.openError(err)
 	}
 	defer root.close() //nolint:errcheck // nothing was written
 	outside := &diag.Error{
@@ -191,11 +230,28 @@ func subDirectory(path string, o *Options) (string, error) {
 	}
 }
 
-func contextError(source string, err error) error {
+// openError says which context could not be opened.
+func (o *Options) openError(err error) error {
 	return &diag.Error{
-		What: fmt.Sprintf("open build context %s", source), Cause: reason(err),
-		Hint: "Give a directory that exists and can be read with --context.",
+		What: fmt.Sprintf("open %s %s", o.title(), o.Source), Cause: reason(err),
+		Hint: fmt.Sprintf("Give a directory that exists and can be read with %s.", o.flag()),
 	}
+}
+
+// title is what people call the context.
+func (o *Options) title() string {
+	if o.Name != "" {
+		return o.Name
+	}
+	return "build context"
+}
+
+// flag is where the context was given.
+func (o *Options) flag() string {
+	if o.Name != "" {
+		return "--build-context"
+	}
+	return "--context"
 }
 
 // reason is what the system said, without the name of the call.

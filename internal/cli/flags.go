@@ -72,6 +72,7 @@ func inputFlags() []flag {
 		{name: "git", kind: multiKind, help: "options for git contexts, key=value", forks: "GCO", status: noEffect, why: whyLocal},
 		{name: "target", kind: multiKind, help: "stage to build; the last if not given", forks: "GCO", status: used},
 		{name: "build-arg", kind: multiKind, help: "NAME=VALUE for an ARG; NAME alone takes the value from the environment", forks: "GCO", status: used},
+		{name: "build-context", kind: kvKind, help: "NAME=PLACE, what takes the place of the stage or image NAME: a directory, a git repository, a URL, docker-image://IMAGE, oci-layout://PATH or target:STAGE", forks: "D", status: used},
 		{name: "custom-platform", kind: stringKind, help: "platform to build for, os/arch[/variant]; this machine's if not given", forks: "GCO", status: used},
 		{name: "customPlatform", kind: stringKind, help: "old spelling of --custom-platform", forks: "GCO", status: used, alias: "custom-platform", hidden: true},
 		{name: "platform", kind: multiKind, help: "platforms to build for, os/arch[/variant],…; several make an index", forks: "D", status: used},

@@ -24,6 +24,7 @@ func (c *command) request(vs *values, operands []string) (build.Request, error) 
 		CompressionLevel: max(0, vs.int("compression-level")),
 		BuildArgs:        c.buildArgs(vs.list("build-arg")),
 		Labels:           pairs(vs.list("label"), "="),
+		NamedContexts:    pairs(vs.list("build-context"), "="),
 		Registry:         c.registry(vs),
 	}
 	if len(operands) > 0 {

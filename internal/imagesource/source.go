@@ -17,6 +17,7 @@ import (
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
 	"hako/internal/blob"
+	"hako/internal/diag"
 	"hako/internal/event"
 	"hako/internal/image"
 	"hako/internal/layer"
@@ -123,6 +124,11 @@ func (s *Source) Resolve(ctx context.Context, name string, platform ocispec.Plat
 	out := r.ref
 	out.Name = name
 	return &out, nil
+}
+
+// ResolveLayout is not supported yet.
+func (s *Source) ResolveLayout(context.Context, string, ocispec.Platform) (*plan.ImageRef, error) {
+	return nil, &diag.Error{What: "oci-layout:// is not supported yet"}
 }
 
 func (s *Source) resolve(ctx context.Context, ref name.Reference, platform ocispec.Platform) (*resolved, error) {

@@ -62,7 +62,7 @@ func (b *builder) graph(ctx context.Context) (*Graph, error) {
 		if err := b.stage(ctx, s); err != nil {
 			return nil, err
 		}
-		if s.kind != aliasOfImage {
+		if s.isStage(needed, target) {
 			g.Stages = append(g.Stages, s.out)
 		}
 	}
@@ -126,6 +126,8 @@ type builder struct {
 	numbers []*stage // those of the file, by position
 	byName  map[string]*stage
 	images  map[imageKey]*ImageRef
+
+	contexts map[string]*namedContext // by ContextName
 }
 
 func newBuilder(file *dockerfile.File, opts Options, resolver Resolver) (*builder, error) {
@@ -133,6 +135,7 @@ func newBuilder(file *dockerfile.File, opts Options, resolver Resolver) (*builde
 		file: file, opts: opts, resolver: resolver, lex: file.Lex(), budget: newBudget(),
 		target: image.Normalize(opts.Platform), build: image.Normalize(opts.BuildPlatform), secret: newSecretNames(),
 		globalArgs: map[string]bool{}, declared: map[string]bool{}, byName: map[string]*stage{}, images: map[imageKey]*ImageRef{},
+		contexts: map[string]*namedContext{},
 	}
 	if opts.BuildPlatform.OS == "" {
 		b.build = image.Default()
@@ -145,6 +148,9 @@ func newBuilder(file *dockerfile.File, opts Options, resolver Resolver) (*builde
 	}
 	if b.opts.Hostname == "" {
 		b.opts.Hostname = opts.BuildArgs["BUILDKIT_SANDBOX_HOSTNAME"]
+	}
+	if err := b.readContexts(); err != nil {
+		return nil, err
 	}
 	return b, b.newLinter()
 }
@@ -194,7 +200,9 @@ func (b *builder) parse() error {
 		if err != nil {
 			return err
 		}
-		b.add(s)
+		if err := b.add(s); err != nil {
+			return err
+		}
 		b.numbers = append(b.numbers, s)
 	}
 	return nil
@@ -301,6 +309,7 @@ func (b *builder) finish(target *stage) {
 	}
 	c.Platform = image.Normalize(c.Platform)
 	b.warnUnusedArgs()
+	b.warnUnusedContexts()
 }
 
 // inOrder are the needed stages: images that are only copied from, then those of the file, in its order.

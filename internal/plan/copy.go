@@ -30,7 +30,7 @@ func (c *copySpec) name() string {
 }
 
 func (p *planner) copy(c copySpec) error {
-	if c.from != nil && !c.from.planned {
+	if c.from != nil && !c.from.planned && !c.from.replaced {
 		return &diag.Error{
 			What: fmt.Sprintf("COPY --from: stage %s comes after stage %s", c.from.out.ID(), p.out.ID()),
 			Hint: "Move the stage that is copied from before this one.",
@@ -72,8 +72,16 @@ func (p *planner) copy(c copySpec) error {
 
 // source is s as something to copy from.
 func (s *stage) source() From {
-	if s.kind == aliasOfImage {
+	if s.kind == ofFile && !s.replaced {
+		return From{Stage: s.out}
+	}
+	switch {
+	case s.fromSource():
+		return From{Source: s.named.source}
+	case s.ref != nil:
 		return From{Image: s.ref}
+	case s.base != nil:
+		return s.base.source()
 	}
 	return From{Stage: s.out}
 }

@@ -75,6 +75,10 @@ func (b *builder) begin(s *stage) error {
 		if c.OS == "" || c.Architecture == "" {
 			c.Platform = *s.platform
 		}
+		if s.replaced {
+			have := c.Platform
+			s.platform = &have
+		}
 	default:
 		target := b.target
 		s.platform, *c = &target, image.Empty(target)
@@ -97,6 +101,9 @@ func (b *builder) begin(s *stage) error {
 	}
 	if c.Config.WorkingDir != "" {
 		c.Config.WorkingDir = resolvePath(c.Config.WorkingDir, c.Config.WorkingDir)
+	}
+	if s.fromSource() {
+		return b.startWithSource(s)
 	}
 	return nil
 }

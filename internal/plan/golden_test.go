@@ -169,6 +169,10 @@ func readImages(t testing.TB) catalog {
 	return c
 }
 
+func (c catalog) ResolveLayout(_ context.Context, ref string, _ ocispec.Platform) (*plan.ImageRef, error) {
+	return c.Resolve(context.Background(), "oci-layout://"+ref, ocispec.Platform{})
+}
+
 func (c catalog) Resolve(_ context.Context, name string, _ ocispec.Platform) (*plan.ImageRef, error) {
 	data, ok := c[name]
 	if !ok {

@@ -74,7 +74,8 @@ type Base struct {
 
 // ImageRef is an image of a registry, resolved for one platform.
 type ImageRef struct {
-	// Name is as written, after expansion; Ref is the full reference ("docker.io/library/debian:12").
+	// Name is as written, after expansion; Ref is the full reference ("docker.io/library/debian:12"),
+	// or "oci-layout://" and the path of a directory.
 	Name, Ref string
 	// Digest and MediaType are those of the platform's manifest.
 	Digest    digest.Digest
@@ -151,8 +152,9 @@ type Copy struct {
 
 // From is where a COPY reads: exactly one of the fields is set, or none (the build context).
 type From struct {
-	Stage *Stage
-	Image *ImageRef
+	Stage  *Stage
+	Image  *ImageRef
+	Source *Source
 }
 
 // Mkdir is a WORKDIR that has to exist.

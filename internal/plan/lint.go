@@ -132,7 +132,7 @@ func (b *builder) lintConstantPlatform(src *instructions.Stage, res shell.Proces
 // lintBasePlatforms finds images for another platform than the one that was asked for. One without layers fits all.
 func (b *builder) lintBasePlatforms(planned map[*stage]bool) {
 	for _, s := range b.stages {
-		if s.ref == nil || !planned[s] || !hasLayers(s.ref.Config) {
+		if s.ref == nil || s.named != nil || !planned[s] || !hasLayers(s.ref.Config) {
 			continue
 		}
 		want, have := *s.platform, s.ref.Config.Platform

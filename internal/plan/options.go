@@ -11,6 +11,8 @@ type Resolver interface {
 	// Resolve returns the image that name ("debian:12", always with a tag or a digest) stands for on platform.
 	// Name and Config must be set in the result. It is called from many goroutines, and not twice for the same arguments.
 	Resolve(ctx context.Context, name string, platform ocispec.Platform) (*ImageRef, error)
+	// ResolveLayout returns the image that an OCI layout in a directory has, as Resolve does. ref is "path[:tag][@digest]".
+	ResolveLayout(ctx context.Context, ref string, platform ocispec.Platform) (*ImageRef, error)
 }
 
 // Options are the choices of the user that a plan depends on. The zero value works.
@@ -31,6 +33,10 @@ type Options struct {
 	// Warn is called for each warning, in the order of lines, at the end of the planning, even if that fails.
 	// nil drops them. Graph.Warnings has them too.
 	Warn func(Warning) `json:"-"`
+	// Contexts are the --build-context values by name (see [ContextName]). They take the place of the stage or image of
+	// that name in FROM, COPY --from and RUN --mount from=: a path or another place that --context takes, a git repository,
+	// a URL, "docker-image://NAME", "oci-layout://PATH[:TAG][@DIGEST]", or "target:STAGE".
+	Contexts map[string]string
 	// Labels are added to the result's own; they win.
 	Labels map[string]string
 	// Hostname, ExtraHosts and ShmSize are passed on to every Run. ShmSize is in bytes, 0 for the default.

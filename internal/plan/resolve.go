@@ -69,7 +69,7 @@ func (b *builder) resolve(ctx context.Context, needed map[*stage]bool) error {
 	var lookups []*lookup
 	byKey := map[imageKey]*lookup{}
 	for _, s := range b.stages {
-		if s.base != nil || s.ref != nil || s.baseName == scratch {
+		if s.base != nil || s.ref != nil || s.baseName == scratch || s.fromSource() {
 			continue
 		}
 		key, platform, err := b.imageKey(s) // a name that cannot be one is an error even where nothing needs it
@@ -109,34 +109,46 @@ func (b *builder) resolve(ctx context.Context, needed map[*stage]bool) error {
 
 // imageKey is the full name of the image that s starts from, and the platform that it is wanted for.
 func (b *builder) imageKey(s *stage) (imageKey, ocispec.Platform, error) {
-	named, err := reference.ParseNormalizedNamed(s.baseName)
-	if err != nil {
-		return imageKey{}, ocispec.Platform{}, b.fail(s.at, b.suggestImage(s.baseName), "%s %q is neither a stage nor an image: %v", s.place(), s.baseName, err)
-	}
 	platform := b.target
 	if s.platform != nil {
 		platform = *s.platform
 	}
+	if s.named != nil && s.named.layout != "" {
+		return imageKey{s.baseName, image.FormatPlatform(platform)}, platform, nil
+	}
+	named, err := reference.ParseNormalizedNamed(s.baseName)
+	if err != nil {
+		return imageKey{}, ocispec.Platform{}, b.fail(s.at, b.suggestImage(s.baseName), "%s is neither a stage nor an image: %v", s.place(), err)
+	}
 	return imageKey{reference.TagNameOnly(named).String(), image.FormatPlatform(platform)}, platform, nil
 }
 
-// place is the words that name an image in the file.
+// place is the image as it stands in the file, or on the command line.
 func (s *stage) place() string {
-	if s.kind == ofFile {
-		return "FROM"
+	switch {
+	case s.named != nil && s.named.layout != "":
+		return "--build-context " + s.named.name + "=" + s.baseName
+	case s.named != nil:
+		return "--build-context " + s.named.name + "=" + imageContext + s.baseName
+	case s.kind == ofFile:
+		return "FROM " + s.baseName
 	}
-	return "COPY --from"
+	return "COPY --from=" + s.baseName
 }
 
 // lookUp asks the resolver. It is called from many goroutines.
 func (b *builder) lookUp(ctx context.Context, l *lookup) error {
 	s := l.stages[0]
-	ref, err := b.resolver.Resolve(ctx, l.name, l.platform)
+	resolve, name := b.resolver.Resolve, l.name
+	if s.named != nil && s.named.layout != "" {
+		resolve, name = b.resolver.ResolveLayout, s.named.layout
+	}
+	ref, err := resolve(ctx, name, l.platform)
 	if err == nil && (ref == nil || ref.Config == nil) {
 		err = errors.New("it has no configuration")
 	}
 	if err != nil {
-		e := &diag.Error{What: fmt.Sprintf("%s %s", s.place(), s.baseName), Span: b.file.Span(s.at), Cause: err}
+		e := &diag.Error{What: s.place(), Span: b.file.Span(s.at), Cause: err}
 		var inner *diag.Error
 		if errors.As(err, &inner) && inner.Hint != "" {
 			e.Hint = inner.Hint
@@ -147,7 +159,7 @@ func (b *builder) lookUp(ctx context.Context, l *lookup) error {
 	}
 	if os := ref.Config.OS; os != "" && os != "linux" {
 		return &diag.Error{
-			What: fmt.Sprintf("%s %s: the image is for %s", s.place(), s.baseName, image.FormatPlatform(ref.Config.Platform)),
+			What: fmt.Sprintf("%s: the image is for %s", s.place(), image.FormatPlatform(ref.Config.Platform)),
 			Span: b.file.Span(s.at), Hint: "Use an image for linux.",
 		}
 	}
@@ -181,6 +193,12 @@ func (s *stage) setImage(ref *ImageRef, platform ocispec.Platform) {
 // It says whether they copy from anything.
 func (b *builder) addTriggers(s *stage) (bool, error) {
 	var texts []string
+	if s.replaced {
+		return false, nil
+	}
+	if s.base != nil && s.base.replaced && s.base.ref != nil {
+		texts = append(texts, s.base.ref.Config.Config.OnBuild...)
+	}
 	if s.ref != nil {
 		texts = append(texts, s.ref.Config.Config.OnBuild...)
 	}

@@ -34,6 +34,8 @@ type stage struct {
 	at       []parser.Range
 	commands []command
 	deps     []dependency
+	named    *namedContext     // what s starts from, if that is a named context
+	replaced bool              // s.named takes the place of the whole stage
 	platform *ocispec.Platform // of FROM --platform, then of the image
 	ref      *ImageRef         // of the base image or, for an alias, the image itself
 
@@ -132,16 +134,37 @@ func (b *builder) blankIfDeclared(res shell.ProcessWordResult) string {
 	return b.blankHint(res)
 }
 
-// add puts s after the stages so far. A base is one of those before s, or an image.
-func (b *builder) add(s *stage) {
+// add puts s after the stages so far. A base is one of those before s, an image, or a named context.
+func (b *builder) add(s *stage) error {
 	b.stages = append(b.stages, s)
 	if s.kind == ofFile {
-		// BuildKit compares a base's name as written. An image's name is lower case, so folding case only turns errors into stages.
-		s.base = b.byName[strings.ToLower(s.baseName)]
+		if err := b.setBase(s); err != nil {
+			return err
+		}
 	}
 	if s.src.Name != "" {
 		b.byName[s.src.Name] = s
 	}
+	return nil
+}
+
+// setBase finds what the stage s of the file starts from, as far as that is no image: a named context in the place of s,
+// a stage before it, or a named context in the place of its base.
+func (b *builder) setBase(s *stage) error {
+	if s.src.Name != "" {
+		if c := b.contextFor(s.src.Name, s.platform); c != nil {
+			s.replaced, s.src.Commands = true, nil
+			return b.setContext(s, c)
+		}
+	}
+	// BuildKit compares a base's name as written. An image's name is lower case, so folding case only turns errors into stages.
+	if s.base = b.byName[strings.ToLower(s.baseName)]; s.base != nil {
+		return nil
+	}
+	if c := b.contextFor(s.baseName, s.platform); c != nil {
+		return b.setContext(s, c)
+	}
+	return nil
 }
 
 // names are those of all stages, for suggestions.
@@ -201,7 +224,7 @@ func (b *builder) bind(s *stage, cmd instructions.Command) (command, error) {
 		return command{}, b.fail(cmd.Location(), "Give the stage a fixed name: FROM … AS name can use ARGs from before the first FROM.",
 			"COPY --from=%s: variables cannot be used here", cp.From)
 	}
-	from, err := b.findSource(cp)
+	from, err := b.findSource(cp.From, cp.Location())
 	if err != nil {
 		return command{}, err
 	}
@@ -209,28 +232,41 @@ func (b *builder) bind(s *stage, cmd instructions.Command) (command, error) {
 	return command{Command: cmd, from: from}, nil
 }
 
-// findSource is the stage that a COPY --from names: by position, by name, or else an image.
-func (b *builder) findSource(cp *instructions.CopyCommand) (*stage, error) {
-	if n, err := strconv.Atoi(cp.From); err == nil {
+// findSource is the stage that a COPY --from names: by position, by name, or else a named context or an image.
+func (b *builder) findSource(name string, at []parser.Range) (*stage, error) {
+	if n, err := strconv.Atoi(name); err == nil {
 		if n < 0 || n >= len(b.numbers) {
-			return nil, b.fail(cp.Location(), fmt.Sprintf("The stages are numbered from 0 to %d.", len(b.numbers)-1), "COPY --from=%s: there is no such stage", cp.From)
+			return nil, b.fail(at, fmt.Sprintf("The stages are numbered from 0 to %d.", len(b.numbers)-1), "COPY --from=%s: there is no such stage", name)
 		}
 		return b.numbers[n], nil
 	}
-	if s, ok := b.byName[strings.ToLower(cp.From)]; ok {
+	return b.findNamed(name, at)
+}
+
+// findNamed is the stage of that name or else a named context or an image, as a stage of its own kind.
+func (b *builder) findNamed(name string, at []parser.Range) (*stage, error) {
+	if s, ok := b.byName[strings.ToLower(name)]; ok {
 		return s, nil
 	}
 	for _, s := range b.stages[len(b.numbers):] {
-		if s.baseName == cp.From {
+		if s.src.BaseName == name {
 			return s, nil
 		}
 	}
-	s := &stage{kind: aliasOfImage, baseName: cp.From, at: cp.Location(), out: &Stage{Index: len(b.stages), Span: b.file.Span(cp.Location())}}
-	if cp.From == scratch {
+	s := &stage{kind: aliasOfImage, src: instructions.Stage{BaseName: name}, baseName: name, at: at, out: &Stage{Index: len(b.stages), Span: b.file.Span(at)}}
+	c := b.contextFor(name, nil)
+	if c != nil && c.stage != "" {
+		return b.contextStage(c)
+	}
+	if c != nil {
+		if err := b.setContext(s, c); err != nil {
+			return nil, err
+		}
+	}
+	if s.baseName == scratch {
 		s.kind, s.out.Name = aliasOfScratch, scratch
 	}
-	b.add(s)
-	return s, nil
+	return s, b.add(s)
 }
 
 // checkCircles refuses stages that need themselves.

@@ -133,6 +133,8 @@ func (f From) String() string {
 		return "stage " + f.Stage.ID()
 	case f.Image != nil:
 		return f.Image.String()
+	case f.Source != nil:
+		return f.Source.String()
 	}
 	return "context"
 }

@@ -61,6 +61,9 @@ func (s *solver) from(ctx context.Context, f plan.From) (tree.Tree, string, erro
 	case f.Image != nil:
 		name = "image " + f.Image.Name
 		source, err = s.image(ctx, f.Image)
+	case f.Source != nil:
+		t, err := s.parts.Sources.Tree(ctx, f.Source)
+		return t, f.Source.Name, err
 	default:
 		return s.parts.Context, "the build context", nil
 	}

@@ -26,6 +26,13 @@ type Bases interface {
 	Layers(ctx context.Context, ref *plan.ImageRef) ([]Layer, error)
 }
 
+// Sources gives the trees of named contexts and of what ADD fetches.
+type Sources interface {
+	// Tree returns the tree of a source. Equal sources are fetched once; the tree is good as long as the build runs.
+	// It is called from many goroutines. What the user can mend is a *diag.Error.
+	Tree(ctx context.Context, source *plan.Source) (tree.Tree, error)
+}
+
 // Maker turns changes into a stored layer.
 type Maker interface {
 	// Make reads changes once, to the end. If keep is set, the layer's Source can be read without
@@ -51,6 +58,7 @@ type Parts struct {
 	Engine func(ctx context.Context) (sandbox.Engine, error)
 	// Context is the build context.
 	Context tree.Tree
+	Sources Sources
 	// Spool makes an empty file without a name for what has to be read twice.
 	Spool func() (*os.File, error)
 	// Made is called for each new layer, from many goroutines, before the steps that stand on it run. It may be nil.

@@ -1,0 +1,115 @@
+package build
+
+import (
+	"context"
+	"errors"
+	"sync"
+
+	"hako/internal/buildcontext"
+	"hako/internal/diag"
+	"hako/internal/plan"
+	"hako/internal/solve"
+	"hako/internal/tree"
+)
+
+// trees opens the sources of a build, each once.
+type trees struct {
+	options buildcontext.Options // of named contexts; their Source is missing
+
+	mu      sync.Mutex // guards what follows
+	opened  map[sourceKey]*opening
+	closers []func() error
+}
+
+var _ solve.Sources = (*trees)(nil)
+
+// sourceKey is a source by value; its name does not count.
+type sourceKey struct {
+	context string
+	http    plan.HTTPSource
+	git     plan.GitSource
+}
+
+// opening is a source that is opened or being opened. Its fields may be read once done is closed.
+type opening struct {
+	done chan struct{}
+	tree tree.Tree
+	err  error
+}
+
+func newTrees(o buildcontext.Options) *trees {
+	return &trees{options: o, opened: map[sourceKey]*opening{}}
+}
+
+// Tree implements [solve.Sources].
+func (t *trees) Tree(ctx context.Context, s *plan.Source) (tree.Tree, error) {
+	key := sourceKey{context: s.Context}
+	if s.HTTP != nil {
+		key.http = *s.HTTP
+	}
+	if s.Git != nil {
+		key.git = *s.Git
+	}
+	t.mu.Lock()
+	o, ok := t.opened[key]
+	if !ok {
+		o = &opening{done: make(chan struct{})}
+		t.opened[key] = o
+	}
+	t.mu.Unlock()
+	if !ok {
+		o.tree, o.err = t.open(ctx, s)
+		close(o.done)
+	}
+	select {
+	case <-o.done:
+		return o.tree, o.err
+	case <-ctx.Done():
+		return nil, context.Cause(ctx)
+	}
+}
+
+// open opens a source.
+func (t *trees) open(ctx context.Context, s *plan.Source) (tree.Tree, error) {
+	switch {
+	case s.HTTP != nil:
+		return nil, &diag.Error{What: "a URL as a context is not supported yet"}
+	case s.Git != nil:
+		return nil, &diag.Error{What: "a git repository as a context is not supported yet"}
+	}
+	o := t.options
+	o.Source, o.Name = s.Context, s.Name
+	c, err := buildcontext.OpenTree(ctx, o)
+	if err != nil {
+		return nil, err
+	}
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.closers = append(t.closers, c.Close)
+	return c.Tree(), nil
+}
+
+// close closes all trees.
+func (t *trees) close() error {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	var errs []error
+	for _, c := range t.closers {
+		errs = append(errs, c())
+	}
+	t.closers = nil
+	return errors.Join(errs...)
+}
+
+// contexts are the named contexts by plan.ContextName; the last one of a name counts.
+func (r *Request) contexts() (map[string]string, error) {
+	out := map[string]string{}
+	for _, c := range r.NamedContexts {
+		name, err := plan.ContextName(c.Key)
+		if err != nil {
+			return nil, err
+		}
+		out[name] = c.Value
+	}
+	return out, nil
+}
