@@ -85,7 +85,7 @@ func TestNothingOfARequestIsIgnored(t *testing.T) {
 	}
 	read, _ = names(t, "../solve")
 	for _, f := range missing(read,
-		reflect.TypeFor[plan.Run](), reflect.TypeFor[plan.Copy](), reflect.TypeFor[plan.Mkdir](), reflect.TypeFor[plan.From](),
+		reflect.TypeFor[plan.Run](), reflect.TypeFor[plan.Copy](), reflect.TypeFor[plan.Mkdir](), reflect.TypeFor[plan.From](), reflect.TypeFor[plan.Part](),
 		reflect.TypeFor[plan.HostEntry](), reflect.TypeFor[plan.InlineFile](), reflect.TypeFor[plan.Base](),
 	) {
 		t.Errorf("%s is read by nobody, or still listed as waiting", f)
@@ -98,7 +98,7 @@ func TestEveryOptionIsSet(t *testing.T) {
 	_, set := names(t, ".", "../solve")
 	for _, f := range missing(set,
 		reflect.TypeFor[output.Options](), reflect.TypeFor[registry.Options](), reflect.TypeFor[imagesource.Options](),
-		reflect.TypeFor[workdir.Options](), reflect.TypeFor[filecopy.Request](), reflect.TypeFor[plan.Options](), reflect.TypeFor[sandbox.Step](),
+		reflect.TypeFor[workdir.Options](), reflect.TypeFor[filecopy.Request](), reflect.TypeFor[filecopy.Part](), reflect.TypeFor[plan.Options](), reflect.TypeFor[sandbox.Step](),
 	) {
 		t.Errorf("%s is set by nobody, or still listed as waiting", f)
 	}

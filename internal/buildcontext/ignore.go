@@ -33,7 +33,7 @@ type matcher struct {
 
 func newMatcher(patterns []string) (*matcher, error) {
 	for _, p := range patterns {
-		if err := checkPattern(p); err != nil {
+		if err := CheckPattern(p); err != nil {
 			return nil, fmt.Errorf("pattern %q: %w", p, err)
 		}
 	}
@@ -55,8 +55,8 @@ func newMatcher(patterns []string) (*matcher, error) {
 	return m, nil
 }
 
-// checkPattern compiles a pattern, which a patternmatcher does only when it needs it.
-func checkPattern(p string) error {
+// CheckPattern says what is wrong with a pattern of a .dockerignore or of --exclude.
+func CheckPattern(p string) error {
 	if _, err := patternmatcher.New([]string{p}); err != nil {
 		return err
 	}

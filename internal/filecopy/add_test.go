@@ -214,7 +214,7 @@ func TestAddArchive(t *testing.T) {
 			t.Parallel()
 			req := &filecopy.Request{
 				From: newFile(t, "x", archive(t, tt.archive)), Paths: []string{"x"}, Dest: tt.dest,
-				Chown: tt.chown, Chmod: tt.chmod, Add: true,
+				Chown: tt.chown, Chmod: tt.chmod, Add: true, Unpack: true,
 			}
 			if tt.below != "" {
 				req.Below = treetest.New(t, tt.below)
@@ -256,7 +256,7 @@ func TestAddCompression(t *testing.T) {
 	for name, data := range tests {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			got := copied(t, &filecopy.Request{From: newFile(t, "any.name", data), Paths: []string{"any.name"}, Dest: "/", Add: true})
+			got := copied(t, &filecopy.Request{From: newFile(t, "any.name", data), Paths: []string{"any.name"}, Dest: "/", Add: true, Unpack: true})
 			if diff := cmp.Diff("a 0640 3:4 @7 = x\n", got); diff != "" {
 				t.Errorf("changes (-want +got):\n%s", diff)
 			}
@@ -281,7 +281,7 @@ func TestAddCopiesWhatIsNoArchive(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			got := copied(t, &filecopy.Request{From: newFile(t, "f.tar", data), Paths: []string{"f.tar"}, Dest: "/d/", Add: true})
+			got := copied(t, &filecopy.Request{From: newFile(t, "f.tar", data), Paths: []string{"f.tar"}, Dest: "/d/", Add: true, Unpack: true})
 			want := "d/ 0755 0:0 @1000\n" + treetest.Line(tree.Entry{Path: "d/f.tar", Kind: tree.Regular, Mode: 0o644, ModTime: time.Unix(9, 0)}, data) + "\n"
 			if diff := cmp.Diff(want, got); diff != "" {
 				t.Errorf("changes (-want +got):\n%s", diff)
@@ -302,7 +302,7 @@ func TestCopyDoesNotUnpack(t *testing.T) {
 func TestAddTruncatedArchive(t *testing.T) {
 	t.Parallel()
 	data := archive(t, "a = "+strings.Repeat("x", 2000))
-	got := copied(t, &filecopy.Request{From: newFile(t, "f.tar", data[:1024]), Paths: []string{"f.tar"}, Dest: "/", Add: true})
+	got := copied(t, &filecopy.Request{From: newFile(t, "f.tar", data[:1024]), Paths: []string{"f.tar"}, Dest: "/", Add: true, Unpack: true})
 	if want := "error: ADD: unpack f.tar: \"a\": unexpected EOF\n"; got != want {
 		t.Errorf("got %q, want %q", got, want)
 	}
@@ -319,7 +319,7 @@ func FuzzAdd(f *testing.F) {
 	f.Fuzz(func(t *testing.T, data []byte) {
 		below := treetest.New(t, "d/l -> /etc \n d/s/f = x \n d/h => d/s/f \n etc/passwd = root")
 		c, err := filecopy.Copy(t.Context(), &filecopy.Request{
-			Below: below, From: newFile(t, "f", data), FromName: "the test", Paths: []string{"f"}, Dest: "/d", Add: true,
+			Below: below, From: newFile(t, "f", data), FromName: "the test", Paths: []string{"f"}, Dest: "/d", Add: true, Unpack: true,
 			Now: now(), MaxUnpacked: 1 << 20, Spool: func() (*os.File, error) { return os.CreateTemp(t.TempDir(), "spool") },
 		})
 		if err != nil {
@@ -351,7 +351,7 @@ func FuzzAddEntries(f *testing.F) {
 		}
 		below := treetest.New(t, "d/l -> /etc \n d/s/f = x \n d/h => d/s/f \n etc/passwd = root")
 		c, err := filecopy.Copy(t.Context(), &filecopy.Request{
-			Below: below, From: newFile(t, "f", data), FromName: "the test", Paths: []string{"f"}, Dest: "/d", Add: true,
+			Below: below, From: newFile(t, "f", data), FromName: "the test", Paths: []string{"f"}, Dest: "/d", Add: true, Unpack: true,
 			Now: now(), MaxUnpacked: 1 << 20, Spool: func() (*os.File, error) { return os.CreateTemp(t.TempDir(), "spool") },
 		})
 		if err != nil {

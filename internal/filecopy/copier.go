@@ -9,6 +9,7 @@ import (
 	"path"
 	"strings"
 	"syscall"
+	"time"
 
 	"hako/internal/diag"
 	"hako/internal/rootfs"
@@ -101,6 +102,20 @@ type oneCopy struct {
 	*copier
 	from   tree.Tree
 	inodes map[uint64]*node
+	filter *filter
+	// taken says that something in a directory was copied.
+	taken bool
+}
+
+// level is a directory of the source on the way to what is copied.
+type level struct {
+	up      *level // nil for the source itself
+	entry   tree.Entry
+	name    string
+	rel     string // its path relative to the source, "." for that
+	verdict verdict
+	// node is the directory that it is copied to: nil until something is copied into it.
+	node *node
 }
 
 // copy copies what is at src onto dst. Both are literal paths. A directory that is there already keeps its
@@ -123,54 +138,107 @@ func (c *oneCopy) copy(src, dst string) error {
 	if !n.isDir() {
 		return c.notDirectory(n)
 	}
-	if err := c.contents(e, n); err != nil {
+	if err := c.contents(&level{entry: e, rel: ".", node: n}); err != nil {
 		return err
 	}
 	n.entry.ModTime = e.ModTime
+	if src == "." && e.ModTime.Equal(time.Unix(0, 0)) {
+		n.entry.ModTime = c.draft.now // no layer says when the root was made
+	}
 	return nil
 }
 
-// contents copies what is in the directory src into n.
-func (c *oneCopy) contents(src tree.Entry, n *node) error {
-	names, err := c.from.ReadDir(src.Path)
+// contents copies what is in the directory l.
+func (c *oneCopy) contents(l *level) error {
+	names, err := c.from.ReadDir(l.entry.Path)
 	if err != nil {
-		return c.readError(src.Path, err)
+		return c.readError(l.entry.Path, err)
 	}
 	for _, name := range names {
-		if err := c.entry(join(src.Path, name), n, name); err != nil {
+		if err := c.entry(l, name); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
-// entry copies what is at src into dir under name, with its metadata.
-func (c *oneCopy) entry(src string, dir *node, name string) error {
+// entry copies the name in l with its metadata, if the filter takes it.
+func (c *oneCopy) entry(l *level, name string) error {
 	if c.ctx.Err() != nil {
 		return context.Cause(c.ctx)
+	}
+	src, rel := join(l.entry.Path, name), join(l.rel, name)
+	v, err := c.filter.judge(rel, &l.verdict)
+	if err != nil {
+		return fmt.Errorf("%s: match /%s: %w", c.name, src, err)
+	}
+	if !v.take && !v.open {
+		return nil
 	}
 	e, err := c.from.Lstat(src)
 	if err != nil {
 		return c.readError(src, err)
 	}
+	c.taken = c.taken || v.take
+	if e.Kind == tree.Dir {
+		return c.directory(&level{up: l, entry: e, name: name, rel: rel, verdict: v})
+	}
+	if !v.take {
+		return nil
+	}
+	dir, err := c.made(l)
+	if err != nil {
+		return err
+	}
 	old, err := c.draft.child(dir, name)
 	if err != nil {
 		return c.destError(err)
 	}
-	if e.Kind != tree.Dir {
-		return c.put(e, dir, name, old)
+	return c.put(e, dir, name, old)
+}
+
+// directory copies the directory l if the filter takes it, and what is in it.
+func (c *oneCopy) directory(l *level) error {
+	if l.verdict.take {
+		if _, err := c.made(l); err != nil {
+			return err
+		}
 	}
-	switch {
-	case old == nil:
-		old = c.draft.mkdir(dir, name, e.Mode)
-	case !old.isDir():
-		return c.notDirectory(old)
+	if l.verdict.open {
+		if err := c.contents(l); err != nil {
+			return err
+		}
 	}
-	if err := c.contents(e, old); err != nil {
-		return err
+	if l.verdict.take {
+		c.finish(l.node, l.entry)
 	}
-	c.finish(old, e)
 	return nil
+}
+
+// made returns the directory that l is copied to. One that is only on the way to what the filter takes is made when it
+// is needed, with the metadata of the source but for the time; if it is there already it only gets the mode.
+func (c *oneCopy) made(l *level) (*node, error) {
+	if l.node != nil {
+		return l.node, nil
+	}
+	dir, err := c.made(l.up)
+	if err != nil {
+		return nil, err
+	}
+	n, err := c.draft.child(dir, l.name)
+	switch {
+	case err != nil:
+		return nil, c.destError(err)
+	case n == nil:
+		n = c.draft.mkdir(dir, l.name, l.entry.Mode)
+		c.finish(n, l.entry)
+	case !n.isDir():
+		return nil, c.notDirectory(n)
+	default:
+		n.entry.Mode, n.touched = l.entry.Mode&modeAll, true
+	}
+	l.node = n
+	return n, nil
 }
 
 // file copies a file to the literal path dst, whose directory exists.

@@ -24,19 +24,29 @@ type Request struct {
 	Below tree.Tree
 	// From is where Paths are looked up. It may be nil if there are none.
 	From tree.Tree
+	// Sparse says that From is to be taken for a tree that has only what the sources name, as the build context
+	// that is sent to BuildKit has: directories that wildcards of --parents find are there if something in them matches.
+	Sparse bool
 	// FromName is From for people: "the build context", "stage build", "image debian:12".
 	FromName string
 	// Paths are the source patterns, in order. Inline are copied after them.
 	Paths  []string
 	Inline []Inline
+	// Parents, if there are any, say for each of Paths what is taken of that directory, together with the directories
+	// on the way to it (--parents).
+	Parents []Part
+	// Exclude are patterns, as in a .dockerignore, of what is left out of directories. They are relative to each source.
+	Exclude []string
 	// Dest is absolute; a trailing slash, which makes it a directory, counts.
 	Dest string
 	// Chown is "user[:group]" by name or number in Below; empty keeps the owners of From.
 	Chown string
 	// Chmod is octal or symbolic text, or empty.
 	Chmod string
-	// Add marks ADD: archives among the sources are unpacked.
+	// Add marks ADD, for messages.
 	Add bool
+	// Unpack says that archives among the sources are unpacked.
+	Unpack bool
 	// Now is the time of what is made but not copied.
 	Now time.Time
 	// Spool makes an empty file, with no name, for the content of compressed archives; only ADD needs it.
@@ -46,6 +56,14 @@ type Request struct {
 }
 
 const defaultMaxUnpacked = 1 << 40 // 1 TiB
+
+// Part is the part of a directory that --parents takes.
+type Part struct {
+	// Pattern is relative to the directory, as in a .dockerignore.
+	Pattern string
+	// Required says that something has to match.
+	Required bool
+}
 
 // Inline is a heredoc: a file whose content is in the Dockerfile.
 type Inline struct {
@@ -106,18 +124,13 @@ func Mkdir(ctx context.Context, req *MkdirRequest) (*Changes, error) {
 
 // run copies all sources.
 func (c *copier) run() error {
-	for _, pattern := range c.req.Paths {
-		matches, err := c.matches(pattern)
-		if err != nil {
+	for i, pattern := range c.req.Paths {
+		var part *Part
+		if len(c.req.Parents) > 0 {
+			part = &c.req.Parents[i]
+		}
+		if err := c.pattern(pattern, part); err != nil {
 			return err
-		}
-		if len(matches) == 0 {
-			c.warnings = append(c.warnings, fmt.Sprintf("%s: no file matches %q in %s", c.name, pattern, c.req.FromName))
-		}
-		for _, src := range matches {
-			if err := c.source(src); err != nil {
-				return err
-			}
 		}
 	}
 	for i := range c.req.Inline {
@@ -128,29 +141,71 @@ func (c *copier) run() error {
 	return nil
 }
 
-// source copies or unpacks one path of From.
-func (c *copier) source(src string) error {
+// pattern copies what a source pattern stands for, or the part of it if that is not nil.
+func (c *copier) pattern(pattern string, part *Part) error {
+	f, err := c.newFilter(part)
+	if err != nil {
+		return err
+	}
+	if part != nil && part.Required {
+		if err := c.checkPivot(pattern, part); err != nil {
+			return err
+		}
+	}
+	matches, err := c.matches(pattern)
+	if err != nil {
+		return err
+	}
+	if part != nil && c.req.Sparse && hasWildcard(pattern) {
+		if matches, err = c.pivots(matches, f); err != nil {
+			return err
+		}
+	}
+	taken := part == nil && len(matches) > 0
+	for _, src := range matches {
+		some, err := c.source(src, f)
+		if err != nil {
+			return err
+		}
+		taken = taken || some
+	}
+	switch {
+	case taken:
+	case part != nil && part.Required:
+		return c.partError(pattern, part)
+	default:
+		if part != nil {
+			pattern = path.Join(pattern, part.Pattern)
+		}
+		c.warnings = append(c.warnings, fmt.Sprintf("%s: no file matches %q in %s", c.name, pattern, c.req.FromName))
+	}
+	return nil
+}
+
+// source copies or unpacks one path of From, and tells whether something was taken.
+func (c *copier) source(src string, f *filter) (taken bool, err error) {
 	p, err := tree.Resolve(c.req.From, src, true)
 	if err != nil {
-		return c.sourceError(src, err)
+		return false, c.sourceError(src, err)
 	}
 	e, err := c.req.From.Lstat(p)
 	if err != nil {
-		return c.sourceError(src, err)
+		return false, c.sourceError(src, err)
 	}
-	if c.req.Add && e.Kind == tree.Regular {
+	if c.req.Unpack && e.Kind == tree.Regular {
 		done, err := c.unpack(src, p)
 		if err != nil || done {
-			return err
+			return true, err
 		}
 	}
 	name := path.Base(literal(src))
 	dst, err := c.target(name, e.Kind == tree.Dir)
 	if err != nil {
-		return c.destError(err)
+		return false, c.destError(err)
 	}
-	one := &oneCopy{copier: c, from: c.req.From, inodes: map[uint64]*node{}}
-	return one.copy(p, dst)
+	one := &oneCopy{copier: c, from: c.req.From, inodes: map[uint64]*node{}, filter: f}
+	err = one.copy(p, dst)
+	return one.taken || e.Kind != tree.Dir, err
 }
 
 // inline copies a heredoc.

@@ -98,7 +98,7 @@ func runCopyTests(t *testing.T, tests []copyTest) {
 			t.Parallel()
 			req := &filecopy.Request{
 				From: treetest.New(t, tt.from), Paths: strings.Fields(tt.paths), Inline: tt.inline,
-				Dest: tt.dest, Chown: tt.chown, Chmod: tt.chmod, Add: tt.add,
+				Dest: tt.dest, Chown: tt.chown, Chmod: tt.chmod, Add: tt.add, Unpack: tt.add,
 			}
 			if tt.below != "" {
 				req.Below = treetest.New(t, tt.below)
@@ -202,7 +202,7 @@ func TestCopyFiles(t *testing.T) {
 			hint: It is a symbolic link to "nowhere", which is not there.`,
 	}, {
 		name: "special files", from: "f 0600 @7 fifo \n c 0620 3:4 @7 c5:1 \n s 0755 @7 socket", paths: ".", dest: "/d/",
-		want: `d/ 0755 0:0 @0
+		want: `d/ 0755 0:0 @1000
 			d/c 0620 3:4 @7 c5:1
 			d/f 0600 0:0 @7 fifo
 			d/s 0755 0:0 @7`,

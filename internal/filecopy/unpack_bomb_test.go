@@ -71,7 +71,7 @@ func TestEndlessArchiveIsCancelled(t *testing.T) {
 	ctx, cancel := context.WithCancelCause(t.Context())
 	why := errors.New("somebody pressed a key")
 	from := &endless{file: newFile(t, "a.tar", nil), block: longName(), stop: func() { cancel(why) }}
-	_, err := filecopy.Copy(ctx, &filecopy.Request{From: from, Paths: []string{"/a.tar"}, Dest: "/", Add: true})
+	_, err := filecopy.Copy(ctx, &filecopy.Request{From: from, Paths: []string{"/a.tar"}, Dest: "/", Add: true, Unpack: true})
 	if !errors.Is(err, why) {
 		t.Errorf("got %v, want %v", err, why)
 	}
@@ -89,7 +89,7 @@ func TestHolesTakeNoRoom(t *testing.T) {
 		return spooled, err
 	}
 	changes, err := filecopy.Copy(t.Context(), &filecopy.Request{
-		From: newFile(t, "a.tar", data), Paths: []string{"/a.tar"}, Dest: "/", Add: true, Spool: spool,
+		From: newFile(t, "a.tar", data), Paths: []string{"/a.tar"}, Dest: "/", Add: true, Unpack: true, Spool: spool,
 	})
 	if err != nil {
 		t.Fatal(err)

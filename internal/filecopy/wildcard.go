@@ -126,3 +126,38 @@ func (c *copier) sourceError(src string, err error) error {
 	e.Hint = hint(c.req.From, literal(src))
 	return e
 }
+
+// checkPivot makes sure that the directory that a part is required of is one. A symbolic link is not, as for BuildKit.
+func (c *copier) checkPivot(pivot string, part *Part) error {
+	p, err := tree.Resolve(c.req.From, pivot, false)
+	if err != nil {
+		return c.sourceError(path.Join(pivot, part.Pattern), err)
+	}
+	e, err := c.req.From.Lstat(p)
+	if err != nil {
+		return c.sourceError(path.Join(pivot, part.Pattern), err)
+	}
+	if e.Kind != tree.Dir {
+		return c.partError(pivot, part)
+	}
+	return nil
+}
+
+// partError is a part of a directory that is required, and of which nothing was taken.
+func (c *copier) partError(pivot string, part *Part) error {
+	src := path.Join(pivot, part.Pattern)
+	e := &diag.Error{What: fmt.Sprintf("%s: %q not found in %s", c.name, strings.TrimPrefix(src, "/"), c.req.FromName)}
+	p, err := tree.Resolve(c.req.From, src, false)
+	if err == nil {
+		_, err = c.req.From.Lstat(p)
+	}
+	switch {
+	case err != nil:
+		e.Hint = hint(c.req.From, literal(src))
+	case p != literal(src):
+		e.Hint = fmt.Sprintf("--parents follows no symbolic links: copy %q instead.", p)
+	case len(c.req.Exclude) > 0:
+		e.Hint = "--exclude leaves out all of it."
+	}
+	return e
+}

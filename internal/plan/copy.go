@@ -11,15 +11,19 @@ import (
 	"github.com/moby/buildkit/util/system"
 	mode "github.com/tonistiigi/dchapes-mode"
 
+	"hako/internal/buildcontext"
 	"hako/internal/diag"
 )
 
 // copySpec is what COPY and ADD have in common.
 type copySpec struct {
 	instructions.SourcesAndDest
-	add          bool
-	from         *stage
-	chown, chmod string
+	add           bool
+	from          *stage
+	chown, chmod  string
+	link, parents bool
+	exclude       []string
+	unpack        *bool
 }
 
 func (c *copySpec) name() string {
@@ -39,9 +43,21 @@ func (p *planner) copy(c copySpec) error {
 	if err := checkChmod(c.chmod); err != nil {
 		return err
 	}
-	op := &Copy{Add: c.add, Dest: p.dest(c.DestPath), Chown: c.chown, Chmod: c.chmod}
+	if err := p.checkExcludes(&c); err != nil {
+		return err
+	}
+	if c.link && chownByName(c.chown) {
+		return &diag.Error{
+			What: fmt.Sprintf("%s --link --chown=%s: names cannot be looked up, because --link does not see the files of the stage", c.name(), c.chown),
+			Hint: "Give numbers, --chown=UID[:GID], or leave out --link.",
+		}
+	}
+	op := &Copy{Add: c.add, Unpack: c.unpack, Link: c.link && c.chmod == "", Exclude: c.exclude, Dest: p.dest(c.DestPath), Chown: c.chown, Chmod: c.chmod}
 	var text strings.Builder
 	text.WriteString(c.name())
+	if c.parents {
+		text.WriteString(" --parents")
+	}
 	if c.chown != "" {
 		text.WriteString(" --chown=" + c.chown)
 	}
@@ -54,7 +70,15 @@ func (p *planner) copy(c copySpec) error {
 		}
 		p.lintIgnored(&c, src)
 		text.WriteString(" " + src)
-		op.Paths = append(op.Paths, path.Join("/", src))
+		if !c.parents {
+			op.Paths = append(op.Paths, path.Join("/", src))
+			continue
+		}
+		pivot, part := splitPivot(src)
+		if err := buildcontext.CheckPattern(part.Pattern); err != nil {
+			return patternError(c.name(), src, err)
+		}
+		op.Paths, op.Parents = append(op.Paths, pivot), append(op.Parents, part)
 	}
 	for _, doc := range c.SourceContents {
 		if err := checkInlineName(doc.Path); err != nil {
@@ -68,6 +92,64 @@ func (p *planner) copy(c copySpec) error {
 		op.From = c.from.source()
 	}
 	return p.commit(text.String(), op)
+}
+
+// chownByName says whether a part of "user[:group]" is not a number.
+func chownByName(chown string) bool {
+	for part := range strings.SplitSeq(chown, ":") {
+		if _, err := strconv.Atoi(part); err != nil && part != "" {
+			return true
+		}
+	}
+	return false
+}
+
+// splitPivot cuts a source of --parents at the first "/./", which says from where on directories are kept.
+func splitPivot(src string) (pivot string, part Part) {
+	pivot, pattern, ok := strings.Cut(src, "/./")
+	if !ok {
+		pivot, pattern = "/", src
+	}
+	pattern = path.Join("/", pattern)
+	return path.Join("/", pivot), Part{
+		Pattern:  strings.TrimPrefix(pattern, "/"),
+		Required: !hasWildcards(pivot) && !hasWildcards(pattern),
+	}
+}
+
+// hasWildcards says whether a pattern of paths has an unescaped wildcard.
+func hasWildcards(s string) bool {
+	for i := 0; i < len(s); i++ {
+		switch s[i] {
+		case '*', '?', '[':
+			return true
+		case '\\':
+			i++
+		}
+	}
+	return false
+}
+
+// checkExcludes refuses bad patterns.
+func (p *planner) checkExcludes(c *copySpec) error {
+	for _, pattern := range c.exclude {
+		if err := buildcontext.CheckPattern(pattern); err != nil {
+			return patternError(c.name()+" --exclude", pattern, err)
+		}
+		if strings.Contains(pattern, "$") {
+			p.note(fmt.Sprintf("%s --exclude=%s: variables are not replaced in --exclude; the \"$\" is taken literally", c.name(), pattern))
+		}
+	}
+	return nil
+}
+
+// note warns of something about the instruction that no rule is about.
+func (p *planner) note(message string) {
+	p.warnings = append(p.warnings, Warning{Message: message, Span: p.file.Span(p.cmd.Location())})
+}
+
+func patternError(what, pattern string, err error) error {
+	return &diag.Error{What: fmt.Sprintf("%s: bad pattern %q", what, pattern), Cause: err, Hint: `Write a "[" that is meant literally as "\[".`}
 }
 
 // source is s as something to copy from.

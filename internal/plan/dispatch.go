@@ -154,9 +154,15 @@ func (p *planner) dispatch() error {
 	case *instructions.RunCommand:
 		return p.run(c)
 	case *instructions.CopyCommand:
-		return p.copy(copySpec{from: p.from, SourcesAndDest: c.SourcesAndDest, chown: c.Chown, chmod: c.Chmod})
+		return p.copy(copySpec{
+			from: p.from, SourcesAndDest: c.SourcesAndDest, chown: c.Chown, chmod: c.Chmod,
+			link: c.Link, parents: c.Parents, exclude: c.ExcludePatterns,
+		})
 	case *instructions.AddCommand:
-		return p.copy(copySpec{add: true, SourcesAndDest: c.SourcesAndDest, chown: c.Chown, chmod: c.Chmod})
+		return p.copy(copySpec{
+			add: true, SourcesAndDest: c.SourcesAndDest, chown: c.Chown, chmod: c.Chmod,
+			link: c.Link, exclude: c.ExcludePatterns, unpack: c.Unpack,
+		})
 	case *instructions.WorkdirCommand:
 		return p.workdir(c)
 	case *instructions.UserCommand:

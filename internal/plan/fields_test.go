@@ -34,13 +34,13 @@ func fieldTable() map[reflect.Type]map[string]string {
 		},
 		reflect.TypeFor[instructions.AddCommand](): base(map[string]string{
 			"SourcesAndDest": used, "Chown": used, "Chmod": used,
-			"Link": refused, "ExcludePatterns": refused, "KeepGitDir": refused, "Checksum": refused, "Unpack": refused,
+			"Link": used, "ExcludePatterns": used, "KeepGitDir": refused, "Checksum": refused, "Unpack": used,
 		}),
 		reflect.TypeFor[instructions.ArgCommand](): base(map[string]string{"Args": used}),
 		reflect.TypeFor[instructions.CmdCommand](): base(map[string]string{"ShellDependantCmdLine": used}),
 		reflect.TypeFor[instructions.CopyCommand](): base(map[string]string{
 			"SourcesAndDest": used, "From": used, "Chown": used, "Chmod": used,
-			"Link": refused, "ExcludePatterns": refused, "Parents": refused,
+			"Link": used, "ExcludePatterns": used, "Parents": used,
 		}),
 		reflect.TypeFor[instructions.EntrypointCommand]():  base(map[string]string{"ShellDependantCmdLine": used}),
 		reflect.TypeFor[instructions.EnvCommand]():         base(map[string]string{"Env": used}),

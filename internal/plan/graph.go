@@ -136,18 +136,37 @@ type InlineFile struct {
 
 // Copy is a COPY or ADD instruction.
 type Copy struct {
-	// Add marks ADD: local archives are unpacked.
+	// Add marks ADD.
 	Add bool
+	// Unpack says whether archives among the sources are unpacked; nil leaves it to the kind of source:
+	// an ADD unpacks archives of the context and not those of URLs.
+	Unpack *bool
+	// Link says that the layer does not depend on what is below it: the destination is made as if there were nothing.
+	// As in BuildKit, --link with --chmod is an ordinary copy.
+	Link bool
 	// From is where Paths are looked up.
 	From From
 	// Paths are the source patterns, in order, cleaned and with a leading slash; they are relative to From.
 	// Inline are heredoc sources, copied after them.
 	Paths  []string
 	Inline []InlineFile
+	// Parents, if there are any, say for each of Paths what is taken of that directory, together with the directories
+	// on the way to it (--parents).
+	Parents []Part
+	// Exclude are patterns, as in a .dockerignore, of what is left out of directories. They are relative to each source.
+	Exclude []string
 	// Dest is absolute and clean; a trailing slash, or one for a trailing "/.", says that it is a directory.
 	Dest string
 	// Chown is "user[:group]" or empty (0:0); Chmod is octal text up to 7777 or symbolic text, checked, or empty.
 	Chown, Chmod string
+}
+
+// Part is the part of a directory that --parents takes.
+type Part struct {
+	// Pattern is relative to the directory, as in a .dockerignore: "src/**/*.go".
+	Pattern string
+	// Required says that something has to match.
+	Required bool
 }
 
 // From is where a COPY reads: exactly one of the fields is set, or none (the build context).

@@ -17,15 +17,6 @@ func (p *planner) refuse() error {
 	switch c := p.cmd.(type) {
 	case *instructions.RunCommand:
 		flag = refusedRun(c)
-	case *instructions.CopyCommand:
-		switch {
-		case c.Link:
-			flag = "link"
-		case c.Parents:
-			flag = "parents"
-		case len(c.ExcludePatterns) > 0:
-			flag = "exclude"
-		}
 	case *instructions.AddCommand:
 		flag = refusedAdd(c)
 	}
@@ -52,16 +43,10 @@ func refusedRun(c *instructions.RunCommand) string {
 
 func refusedAdd(c *instructions.AddCommand) string {
 	switch {
-	case c.Link:
-		return "link"
 	case c.KeepGitDir != nil:
 		return "keep-git-dir"
 	case c.Checksum != "":
 		return "checksum"
-	case c.Unpack != nil:
-		return "unpack"
-	case len(c.ExcludePatterns) > 0:
-		return "exclude"
 	}
 	return ""
 }

@@ -79,10 +79,29 @@ func (t *text) copy(op *Copy) {
 		verb = "add"
 	}
 	sources := quoteAll(op.Paths)
+	if len(op.Parents) > 0 {
+		sources = ""
+		for i, p := range op.Parents {
+			sources += " " + quote(strings.TrimSuffix(op.Paths[i], "/")+"/./"+p.Pattern)
+		}
+	}
 	for _, f := range op.Inline {
 		sources += fmt.Sprintf(" <<%s (%d bytes)", quote(f.Path), len(f.Data))
 	}
-	t.line("    %s %s to %s from %s%s%s", verb, strings.TrimSpace(sources), quote(op.Dest), op.From, field(" chown=", op.Chown), field(" chmod=", op.Chmod))
+	more := field(" chown=", op.Chown) + field(" chmod=", op.Chmod)
+	if op.Link {
+		more += " link"
+	}
+	if op.Unpack != nil {
+		more += fmt.Sprintf(" unpack=%t", *op.Unpack)
+	}
+	if len(op.Parents) > 0 {
+		more += " parents"
+	}
+	for _, p := range op.Exclude {
+		more += " exclude=" + quote(p)
+	}
+	t.line("    %s %s to %s from %s%s", verb, strings.TrimSpace(sources), quote(op.Dest), op.From, more)
 }
 
 // pairs are "K=V", with the values of secrets masked.

@@ -21,8 +21,10 @@ func (s *solver) copy(ctx context.Context, j job, op *plan.Copy) (*state, error)
 		return nil, err
 	}
 	changes, err := filecopy.Copy(ctx, &filecopy.Request{
-		Below: below, From: from, FromName: name,
-		Paths: op.Paths, Inline: inline(op.Inline), Dest: op.Dest, Chown: op.Chown, Chmod: op.Chmod, Add: op.Add,
+		Below: below, From: from, FromName: name, Sparse: op.From == (plan.From{}),
+		Paths: op.Paths, Inline: inline(op.Inline), Parents: parents(op.Parents), Exclude: op.Exclude,
+		Dest: op.Dest, Chown: op.Chown, Chmod: op.Chmod,
+		Add: op.Add, Unpack: op.Add && (op.Unpack == nil || *op.Unpack),
 		Now: s.parts.Now(), Spool: s.parts.Spool,
 	})
 	if err != nil {
@@ -78,6 +80,14 @@ func inline(files []plan.InlineFile) []filecopy.Inline {
 	var out []filecopy.Inline
 	for _, f := range files {
 		out = append(out, filecopy.Inline{Name: f.Path, Data: f.Data})
+	}
+	return out
+}
+
+func parents(parts []plan.Part) []filecopy.Part {
+	var out []filecopy.Part
+	for _, p := range parts {
+		out = append(out, filecopy.Part{Pattern: p.Pattern, Required: p.Required})
 	}
 	return out
 }

@@ -21,6 +21,7 @@ type share struct {
 	final   map[*plan.Stage]int
 	steps   map[*plan.Step]*shared
 	all     map[int]*shared
+	links   map[string]*link // by operation, whatever they stand on
 }
 
 // shared is one operation on one state, and what became of it.
@@ -29,6 +30,8 @@ type shared struct {
 	step *plan.Step
 	// keep says that a later step of any of them reads the layer's files outside a sandbox.
 	keep bool
+	// link makes the layer of a COPY --link; nil for others.
+	link *link
 
 	once    sync.Once
 	done    chan struct{} // closed on success
@@ -40,6 +43,7 @@ type shared struct {
 func newShare(graphs []*plan.Graph) *share {
 	h := &share{
 		numbers: map[string]int{}, final: map[*plan.Stage]int{}, steps: map[*plan.Step]*shared{}, all: map[int]*shared{},
+		links: map[string]*link{},
 	}
 	for _, g := range graphs {
 		uses := newUses(g)
@@ -56,16 +60,31 @@ func (h *share) stage(st *plan.Stage, uses *uses) {
 		if step.Op == nil {
 			continue
 		}
-		cur = h.number(cur, h.operation(step))
+		operation, keep := h.operation(step), uses.keep(st, i)
+		cur = h.number(cur, operation)
 		s, ok := h.all[cur]
 		if !ok {
 			s = &shared{step: step, done: make(chan struct{})}
 			h.all[cur] = s
 		}
-		s.keep = s.keep || uses.keep(st, i)
+		if isLink(step) {
+			s.link = h.link(step, operation)
+			s.link.keep = s.link.keep || keep
+		}
+		s.keep = s.keep || keep
 		h.steps[step] = s
 	}
 	h.final[st] = cur
+}
+
+// link is the one that makes the layer of step.
+func (h *share) link(step *plan.Step, operation string) *link {
+	l, ok := h.links[operation]
+	if !ok {
+		l = &link{step: step, done: make(chan struct{})}
+		h.links[operation] = l
+	}
+	return l
 }
 
 // base is the state that st starts from.

@@ -93,6 +93,9 @@ func Solve(ctx context.Context, graphs []*plan.Graph, parts Parts) ([]*Result, e
 			group.Go(func() error { return s.stage(ctx, st) })
 		}
 	}
+	for _, l := range s.share.links {
+		group.Go(func() error { return s.link(ctx, l) })
+	}
 	if err := group.Wait(); err != nil {
 		return nil, err
 	}
@@ -162,7 +165,12 @@ func (s *solver) stage(ctx context.Context, st *plan.Stage) error {
 // once runs sh on cur, unless another stage does or did, and returns the state after it.
 func (s *solver) once(ctx context.Context, sh *shared, cur *state) (_ *state, err error) {
 	sh.once.Do(func() {
-		if sh.state, err = s.step(ctx, job{step: sh.step, cur: cur, keep: sh.keep}); err == nil {
+		if sh.link != nil {
+			sh.state, err = s.linked(ctx, sh.link, cur)
+		} else {
+			sh.state, err = s.step(ctx, job{step: sh.step, cur: cur, keep: sh.keep})
+		}
+		if err == nil {
 			sh.created = s.parts.Now()
 			close(sh.done)
 		}

@@ -1,0 +1,42 @@
+package solve
+
+import (
+	"context"
+
+	"hako/internal/plan"
+)
+
+// link is a COPY --link. Its layer does not depend on what is below it, so it is made at once, whatever the stages are
+// doing that it belongs to; they put it on top when they get there. Its own goroutine owns layer until done is closed.
+type link struct {
+	step  *plan.Step
+	keep  bool
+	done  chan struct{} // closed on success
+	layer Layer
+}
+
+func isLink(step *plan.Step) bool {
+	op, ok := step.Op.(*plan.Copy)
+	return ok && op.Link
+}
+
+// link makes l's layer on top of nothing.
+func (s *solver) link(ctx context.Context, l *link) error {
+	next, err := s.step(ctx, job{step: l.step, cur: &state{}, keep: l.keep})
+	if err != nil {
+		return err
+	}
+	l.layer = next.layers[0]
+	close(l.done)
+	return nil
+}
+
+// linked waits for l and returns the state with its layer on top of cur.
+func (s *solver) linked(ctx context.Context, l *link, cur *state) (*state, error) {
+	select {
+	case <-l.done:
+		return cur.with(l.layer), nil
+	case <-ctx.Done():
+		return nil, context.Cause(ctx)
+	}
+}
