@@ -97,13 +97,13 @@ func (b *builder) parts() solve.Parts {
 // stepMemory is what a step is expected to need, where memory is limited: a compiler, or a package manager with its cache.
 const stepMemory = 512 << 20 // bytes
 
-// jobs is how many steps may run at the same time: what was asked for, or one for each core, at least 2 since steps
-// wait for networks and disks, but no more than the memory limit has room for.
+// jobs is how many steps may run at the same time: what was asked for, or two for each core and at least 4, since steps
+// wait for networks, locks and disks much of their time, but no more than the memory limit has room for.
 func (r *Request) jobs() int {
 	if r.Jobs > 0 {
 		return r.Jobs
 	}
-	jobs := max(2, runtime.GOMAXPROCS(0))
+	jobs := max(4, 2*runtime.GOMAXPROCS(0))
 	if limit := cgroup.MemoryLimit(); limit > 0 {
 		jobs = min(jobs, max(1, int(limit/stepMemory)))
 	}
