@@ -53,6 +53,8 @@ type box struct {
 	// uppers keeps the file data of all writable trees.
 	uppers *pgalloc.MemoryFile
 	lowers lowers
+	// builder is the builder's process ID.
+	builder int
 }
 
 // newBox boots the kernel and confines the process. It may be called once in a process: gVisor keeps the platform, CPU features and

@@ -9,6 +9,8 @@ import (
 	"golang.org/x/sys/unix"
 	"gvisor.dev/gvisor/pkg/seccomp"
 	"gvisor.dev/gvisor/pkg/sentry/kernel"
+
+	"hako/internal/sandbox/child"
 )
 
 // A step that breaks out of gVisor finds itself in the child, so the child must be a poor place to be. It gives up:
@@ -31,7 +33,7 @@ func confineThread() []string {
 
 // confineLate does the second part, in the child.
 func confineLate(k *kernel.Kernel) error {
-	if err := hide(); err != nil {
+	if err := child.Hide(); err != nil {
 		return err
 	}
 	program, err := filter(k)
@@ -105,7 +107,7 @@ type allowance struct {
 func landlockAllowed() []allowance {
 	const look = unix.LANDLOCK_ACCESS_FS_READ_FILE | unix.LANDLOCK_ACCESS_FS_READ_DIR
 	const run = unix.LANDLOCK_ACCESS_FS_READ_FILE | unix.LANDLOCK_ACCESS_FS_EXECUTE
-	a := []allowance{{selfExe, run}, {"/proc", look}, {"/sys", look}}
+	a := []allowance{{child.Self, run}, {"/proc", look}, {"/sys", look}}
 	if cgo { // the dynamic linker of a test
 		a = append(a, allowance{"/lib", look | run}, allowance{"/lib64", look | run}, allowance{"/usr/lib", look | run}, allowance{"/etc", look})
 	}
@@ -149,14 +151,15 @@ func landlockRights(abi int) (landlockRuleset, uintptr) {
 	return a, unsafe.Sizeof(a)
 }
 
-// check tries what must not work any more and reports what did: nothing, or the sandbox is broken.
-func (c *child) check(res *response) {
-	for _, try := range forbidden(c.parent) {
-		err := try.do()
-		if !errors.Is(err, unix.EPERM) {
-			res.Report = append(res.Report, fmt.Sprintf("%s: %v, want %v", try.name, err, unix.EPERM))
+// Check implements [remote.Kernel].
+func (b *box) Check() []string {
+	var report []string
+	for _, try := range forbidden(b.builder) {
+		if err := try.do(); !errors.Is(err, unix.EPERM) {
+			report = append(report, fmt.Sprintf("%s: %v, want %v", try.name, err, unix.EPERM))
 		}
 	}
+	return report
 }
 
 type attempt struct {

@@ -2,6 +2,8 @@ package sentry
 
 import (
 	"testing"
+
+	"hako/internal/sandbox/remote"
 )
 
 func TestChildCanDoNothingToTheHost(t *testing.T) {
@@ -10,15 +12,15 @@ func TestChildCanDoNothingToTheHost(t *testing.T) {
 	for _, platform := range []string{platformSystrap, platformPtrace} {
 		t.Run(platform, func(t *testing.T) {
 			t.Parallel()
-			h, err := (&Options{}).boot(t.Context(), platform)
+			p, confinement, err := (&Options{}).boot(t.Context(), platform)
 			if err != nil {
 				t.Fatal(err)
 			}
-			defer h.close()
-			for _, line := range h.report {
+			defer p.Close()
+			for _, line := range confinement {
 				t.Log(line)
 			}
-			res, err := h.call(t.Context(), &request{Check: true})
+			res, err := p.Call(t.Context(), remote.Request{Check: true})
 			if err != nil {
 				t.Fatal(err)
 			}

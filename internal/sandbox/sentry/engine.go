@@ -17,23 +17,19 @@ package sentry
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"os"
 	"sync"
 
-	"golang.org/x/sync/errgroup"
-
-	"hako/internal/rootfs"
 	"hako/internal/sandbox"
+	"hako/internal/sandbox/child"
+	"hako/internal/sandbox/remote"
 )
 
-const (
-	defaultHostname = "buildkitsandbox" // BuildKit: executor/oci/hosts.go
-	defaultShmSize  = 64 << 20          // runc's default: 64 MiB
-	openLowers      = 4                 // lowers that are made ready at the same time for one step
-)
+// CrashError is a sentry that ended although it should not have.
+type CrashError = child.CrashError
 
 // Options says how an engine runs. The zero value works.
 type Options struct {
@@ -53,137 +49,67 @@ type Options struct {
 	Debug bool
 }
 
-// Engine runs steps in sentries, one at a time but for the moment when one replaces another. See [sandbox.Engine].
+// Engine runs steps in sentries. See [remote.Engine].
 type Engine struct {
+	*remote.Engine
 	options Options
-	steps   counter
 
-	mu     sync.Mutex // guards the rest
-	child  *handle
-	closed bool
+	mu sync.Mutex // guards the rest
 	// platform is the one that worked, once one did; failures are those tried before it.
 	platform string
 	failures []Failure
+	// confinement says how far the child is confined.
+	confinement []string
 }
 
 var _ sandbox.Engine = (*Engine)(nil)
 
 var (
-	errClosed  = errors.New("the sandbox engine is closed")
 	errNetwork = errors.New("a step without network is not supported yet")
 	errMounts  = errors.New("mounts are not supported yet")
-	errNoArgs  = errors.New("a step needs a command")
 )
 
-// counter hands out numbers from 1.
-type counter struct {
-	mu sync.Mutex
-	n  uint64
-}
-
-func (c *counter) next() uint64 {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	c.n++
-	return c.n
-}
-
 // New makes an engine. Nothing is started before the first step, but from now on this process cannot be dumped or traced
-// by others of the same user. The caller closes the engine.
+// by others of the same user. The caller closes the engine. A step returns an [*UnavailableError] if no sandbox can be started.
 func New(ctx context.Context, options Options) (*Engine, error) {
-	if err := context.Cause(ctx); err != nil {
-		return nil, err
-	}
-	if err := hide(); err != nil {
-		return nil, err
-	}
 	if options.MemoryTotal == 0 {
 		options.MemoryTotal = memoryTotal("/")
 	}
-	if options.ResolvConf == nil {
-		options.ResolvConf = resolvConf("/")
+	e := &Engine{options: options, platform: options.Platform}
+	var err error
+	e.Engine, err = remote.New(ctx, remote.Options{
+		Start: e.start, Refuse: refuse, ResolvConf: options.ResolvConf, Crashed: options.Crashed,
+	})
+	if err != nil {
+		return nil, err
 	}
-	return &Engine{options: options, platform: options.Platform}, nil
+	return e, nil
 }
 
-// Close implements [sandbox.Engine].
-func (e *Engine) Close() error {
-	e.mu.Lock()
-	defer e.mu.Unlock()
-	e.closed = true
-	if e.child != nil {
-		e.child.close()
-		e.child = nil
+func refuse(step *sandbox.Step) error {
+	if step.Network == sandbox.NetworkNone {
+		return errNetwork
+	}
+	if len(step.Mounts) > 0 {
+		return errMounts
 	}
 	return nil
 }
 
-// Run implements [sandbox.Engine]. It returns an [*UnavailableError] if no sandbox can be started here. A step during which the sentry crashed is tried once more, in a new one.
-// A command that cannot be started is an exit code of 1 with the reason on Stderr, as with BuildKit.
-func (e *Engine) Run(ctx context.Context, step *sandbox.Step) (sandbox.Outcome, error) {
-	if len(step.Args) == 0 {
-		return nil, errNoArgs
-	}
-	if step.Network == sandbox.NetworkNone {
-		return nil, errNetwork
-	}
-	if len(step.Mounts) > 0 {
-		return nil, errMounts
-	}
-	out, err := e.try(ctx, step)
-	var crash *CrashError
-	if errors.As(err, &crash) && step.Stdin == nil && context.Cause(ctx) == nil {
-		if e.options.Crashed != nil {
-			e.options.Crashed(crash)
-		}
-		out, err = e.try(ctx, step)
-	}
-	if err != nil {
-		return nil, err
-	}
-	return out, nil
-}
-
-func (e *Engine) try(ctx context.Context, step *sandbox.Step) (*outcome, error) {
-	h, err := e.running(ctx)
-	if err != nil {
-		return nil, err
-	}
-	if err := e.ensure(ctx, h, step.Lowers); err != nil {
-		return nil, err
-	}
-	req := e.request(step)
-	if err := h.run(ctx, req, step); err != nil {
-		return nil, err
-	}
-	return &outcome{handle: h, step: req.Step}, nil
-}
-
-// running returns a child that is alive, as far as is known.
-func (e *Engine) running(ctx context.Context) (*handle, error) {
+// start starts a child on the first platform that works.
+func (e *Engine) start(ctx context.Context) (*remote.Process, error) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	if e.closed {
-		return nil, errClosed
-	}
-	if e.child != nil {
-		select {
-		case <-e.child.gone:
-			e.child = nil
-		default:
-			return e.child, nil
-		}
-	}
 	platforms := []string{e.platform}
 	if e.platform == "" {
 		platforms = []string{platformSystrap, platformPtrace}
 	}
 	var failures []Failure
 	for _, p := range platforms {
-		h, err := e.options.boot(ctx, p)
+		c, confinement, err := e.options.boot(ctx, p)
 		if err == nil {
-			e.child, e.platform, e.failures = h, p, failures
-			return h, nil
+			e.platform, e.failures, e.confinement = p, failures, confinement
+			return c, nil
 		}
 		if cause := context.Cause(ctx); cause != nil {
 			return nil, cause
@@ -198,124 +124,43 @@ const (
 	platformPtrace  = "ptrace"
 )
 
-// boot starts a child and its kernel.
-func (o *Options) boot(ctx context.Context, platform string) (*handle, error) {
+// bootRequest starts the kernel. Its descriptor, if one comes with it, holds the file data of the uppers.
+type bootRequest struct {
+	Platform    string
+	MemoryTotal uint64 // bytes, 0: as the kernel guesses
+	Debug       bool
+}
+
+// boot starts a child and its kernel, and says how far it is confined.
+func (o *Options) boot(ctx context.Context, platform string) (*remote.Process, []string, error) {
 	var files []*os.File
 	if o.UpperFile != nil {
 		f, err := o.UpperFile()
 		if err != nil {
-			return nil, fmt.Errorf("make the file of the uppers: %w", err)
+			return nil, nil, fmt.Errorf("make the file of the uppers: %w", err)
 		}
 		defer func() { _ = f.Close() }() // the child has its own by then
 		files = append(files, f)
 	}
-	h, err := start()
+	boot, err := json.Marshal(bootRequest{Platform: platform, MemoryTotal: o.MemoryTotal, Debug: o.Debug})
 	if err != nil {
-		return nil, err
+		return nil, nil, fmt.Errorf("encode options: %w", err)
 	}
-	boot := &bootRequest{Platform: platform, MemoryTotal: o.MemoryTotal, Debug: o.Debug}
-	if _, err := h.call(ctx, &request{Boot: boot}, files...); err != nil {
-		h.close()
-		return nil, err
+	var confinement []string
+	p, err := child.Start[remote.Request, remote.Response](&child.Command{
+		Title: "the sentry", Args: []string{childName}, Env: childEnv(),
+		OnThread: func() { confinement = confineThread() }, // confined from its first instruction
+	})
+	if err != nil {
+		return nil, nil, err
 	}
-	return h, nil
+	if _, err := p.Call(ctx, remote.Request{Boot: boot}, files...); err != nil {
+		p.Close()
+		return nil, nil, err
+	}
+	return p, confinement, nil
 }
 
-// ensure makes sure that all lowers are mounted in h.
-func (e *Engine) ensure(ctx context.Context, h *handle, lowers []rootfs.Lower) error {
-	g, ctx := errgroup.WithContext(ctx)
-	g.SetLimit(openLowers)
-	for i := range lowers {
-		if h.has(lowers[i].ID.String()) {
-			continue
-		}
-		g.Go(func() error { return h.mount(ctx, &lowers[i]) })
-	}
-	return g.Wait()
-}
-
-func (e *Engine) request(step *sandbox.Step) *runRequest {
-	r := &runRequest{
-		Step: e.steps.next(), Name: step.Name, Args: step.Args, Env: step.Env, Dir: step.Dir,
-		UID: step.User.UID, GID: step.User.GID, Groups: step.User.Groups,
-		Hostname: step.Hostname, ResolvConf: e.options.ResolvConf, ShmSize: step.ShmSize, Stdin: step.Stdin != nil,
-	}
-	if r.Hostname == "" {
-		r.Hostname = defaultHostname
-	}
-	if r.ShmSize == 0 {
-		r.ShmSize = defaultShmSize
-	}
-	if r.Dir == "" {
-		r.Dir = "/"
-	}
-	r.Hosts = hosts(r.Hostname, step.ExtraHosts)
-	for i := range step.Lowers {
-		r.Lowers = append(r.Lowers, step.Lowers[i].ID.String())
-	}
-	for _, f := range step.Files {
-		r.Files = append(r.Files, stepFile(f))
-	}
-	return r
-}
-
-// streams are the pipes of one step. The child gets the far ends, the near ends are copied from and to the step's streams.
-type streams struct {
-	far  []*os.File
-	near []*os.File
-	done errgroup.Group
-	// stdin is the near end of stdin, or nil.
-	stdin *os.File
-}
-
-func newStreams(step *sandbox.Step) (_ *streams, err error) {
-	s := &streams{}
-	defer func() {
-		if err != nil {
-			s.close()
-		}
-	}()
-	if step.Stdin != nil {
-		r, w, err := os.Pipe()
-		if err != nil {
-			return nil, fmt.Errorf("make the pipe of stdin: %w", err)
-		}
-		s.far, s.near, s.stdin = append(s.far, r), append(s.near, w), w
-	}
-	for range 2 {
-		r, w, err := os.Pipe()
-		if err != nil {
-			return nil, fmt.Errorf("make the pipes of stdout and stderr: %w", err)
-		}
-		s.far, s.near = append(s.far, w), append(s.near, r)
-	}
-	return s, nil
-}
-
-// close drops all pipes of a step that never started.
-func (s *streams) close() {
-	closeAll(s.far)
-	closeAll(s.near)
-}
-
-// copy starts copying. It owns the near ends from now on.
-func (s *streams) copy(step *sandbox.Step) {
-	outputs := s.near
-	if s.stdin != nil {
-		outputs = s.near[1:]
-		go func() { // not waited for: reading from step.Stdin cannot be interrupted
-			_, _ = io.Copy(s.stdin, step.Stdin) // a step need not read its input to the end
-			_ = s.stdin.Close()
-		}()
-	}
-	for i, w := range []io.Writer{step.Stdout, step.Stderr} {
-		s.done.Go(func() error {
-			_, err := io.Copy(w, outputs[i])
-			if err != nil {
-				// Nobody listens any more; the step must not be held up by a full pipe.
-				_, _ = io.Copy(io.Discard, outputs[i])
-			}
-			return errors.Join(err, outputs[i].Close())
-		})
-	}
-}
+// childEnv is the child's whole environment. The one variable matters only to a program built with cgo, a test for one:
+// restartable sequences, which glibc registers for each thread, live in memory that systrap's stub processes unmap.
+func childEnv() []string { return []string{"GLIBC_TUNABLES=glibc.pthread.rseq=0"} }

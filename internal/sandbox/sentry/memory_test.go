@@ -42,7 +42,7 @@ func TestMemoryOfManyFiles(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer out.Close() //nolint:errcheck // reported elsewhere
-	used := residentAnon(t, e.child.cmd.Process.Pid)
+	used := residentAnon(t, e.Child().Pid())
 	t.Logf("%d MiB with %d files", used>>20, files)
 	if used > mostMemory+files*mostMemoryPerFile {
 		t.Errorf("%d bytes", used)

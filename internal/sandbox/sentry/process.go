@@ -2,6 +2,7 @@ package sentry
 
 import (
 	"fmt"
+	"hako/internal/sandbox/remote"
 	"os"
 	"path"
 	"strings"
@@ -25,11 +26,6 @@ const (
 	openFilesMax = 1 << 20
 )
 
-// startError says why a command cannot be started, in the words of runc.
-type startError struct{ reason string }
-
-func (e *startError) Error() string { return e.reason }
-
 // defaultCapabilities are what BuildKit gives to a step without --security=insecure (containerd's defaultUnixCaps).
 func defaultCapabilities() auth.CapabilitySet {
 	return auth.CapabilitySetOfMany([]linux.Capability{
@@ -40,7 +36,7 @@ func defaultCapabilities() auth.CapabilitySet {
 }
 
 // credentials are those of the step's first process after execve: only root keeps capabilities.
-func (b *box) credentials(req *runRequest) *auth.Credentials {
+func (b *box) credentials(req *remote.Run) *auth.Credentials {
 	caps := auth.TaskCapabilities{BoundingCaps: defaultCapabilities()}
 	if req.UID == 0 {
 		caps.PermittedCaps, caps.EffectiveCaps = caps.BoundingCaps, caps.BoundingCaps
@@ -62,7 +58,7 @@ func stepLimits() (*limits.LimitSet, error) {
 	return ls, nil
 }
 
-// newProcess creates the first process of a step without starting it. stdio is as in [runRequest] and stays the caller's.
+// newProcess creates the first process of a step without starting it. stdio is as in [remote.Run] and stays the caller's.
 func (b *box) newProcess(s *step, stdio []*os.File) error {
 	req, k := s.req, b.kernel
 	ls, err := stepLimits()
@@ -128,7 +124,7 @@ func (b *box) find(ctx context.Context, args *kernel.CreateProcessArgs) (string,
 			p = path.Join(args.WorkingDirectory, p)
 		}
 		if err := b.executable(ctx, root, args.Credentials, p); err != nil {
-			return "", &startError{fmt.Sprintf("exec: %q: %s", name, lookupReason(err, name))}
+			return "", &remote.StartError{Reason: fmt.Sprintf("exec: %q: %s", name, lookupReason(err, name))}
 		}
 		return p, nil
 	}
@@ -140,7 +136,7 @@ func (b *box) find(ctx context.Context, args *kernel.CreateProcessArgs) (string,
 			return p, nil
 		}
 	}
-	return "", &startError{fmt.Sprintf("exec: %q: executable file not found in $PATH", name)}
+	return "", &remote.StartError{Reason: fmt.Sprintf("exec: %q: executable file not found in $PATH", name)}
 }
 
 func (b *box) executable(ctx context.Context, root vfs.VirtualDentry, creds *auth.Credentials, p string) error {
@@ -208,7 +204,7 @@ func (b *box) create(s *step, args *kernel.CreateProcessArgs, stdio []*os.File) 
 	root.mounts.IncRef() // CreateProcess takes one over
 	tg, _, err := k.CreateProcess(*args)
 	if err != nil {
-		return &startError{loadReason(args.Filename, err)}
+		return &remote.StartError{Reason: loadReason(args.Filename, err)}
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()

@@ -19,6 +19,7 @@ import (
 	"hako/internal/layer"
 	"hako/internal/rootfs"
 	"hako/internal/sandbox"
+	"hako/internal/sandbox/remote"
 	"hako/internal/tree"
 )
 
@@ -87,13 +88,11 @@ func runStep(lowers []rootfs.Lower) *sandbox.Step {
 // killChild ends the engine's child the hard way and waits until that is noticed.
 func (e *Engine) killChild(t *testing.T) {
 	t.Helper()
-	e.mu.Lock()
-	h := e.child
-	e.mu.Unlock()
-	if err := h.cmd.Process.Signal(unix.SIGABRT); err != nil {
+	p := e.Child()
+	if err := p.Signal(unix.SIGABRT); err != nil {
 		t.Fatal(err)
 	}
-	<-h.gone
+	<-p.Gone()
 }
 
 func TestCrashBetweenStepsLosesNothing(t *testing.T) {
@@ -165,25 +164,11 @@ func TestCrashDuringAStepIsRetriedOnceAndReported(t *testing.T) {
 func (e *Engine) waitForStep(t *testing.T) {
 	t.Helper()
 	for t.Context().Err() == nil {
-		e.mu.Lock()
-		h := e.child
-		e.mu.Unlock()
-		if h != nil && h.waits() {
+		if p := e.Child(); p != nil && p.Waiting() > 0 {
 			return
 		}
 		time.Sleep(time.Millisecond) // there is no event to wait for from outside
 	}
-}
-
-func (h *handle) waits() bool {
-	select {
-	case <-h.gone:
-		return false
-	default:
-	}
-	h.mu.Lock()
-	defer h.mu.Unlock()
-	return len(h.waiting) > 0 && len(h.lowers) > 0
 }
 
 func TestCloseEndsStepsAndEngine(t *testing.T) {
@@ -199,8 +184,8 @@ func TestCloseEndsStepsAndEngine(t *testing.T) {
 	if err := e.Close(); err != nil {
 		t.Error(err)
 	}
-	if err := <-done; !errors.Is(err, errClosed) {
-		t.Errorf("got %v, want %v", err, errClosed)
+	if err := <-done; !errors.Is(err, remote.ErrClosed) {
+		t.Errorf("got %v, want %v", err, remote.ErrClosed)
 	}
 }
 

@@ -3,6 +3,8 @@ package sentry
 import (
 	"errors"
 	"fmt"
+	"hako/internal/sandbox"
+	"hako/internal/sandbox/remote"
 	"path"
 	"strings"
 
@@ -43,7 +45,7 @@ type stepRoot struct {
 }
 
 // newRoot makes the root of a step and everything that is mounted in it. ctx is that of the process to be.
-func (b *box) newRoot(ctx context.Context, req *runRequest) (_ *stepRoot, err error) {
+func (b *box) newRoot(ctx context.Context, req *remote.Run) (_ *stepRoot, err error) {
 	lowers, err := b.stack(req.Lowers)
 	if err != nil {
 		return nil, err
@@ -145,11 +147,11 @@ func mountPoints(shmSize int64) []mountPoint {
 	}
 }
 
-func (b *box) mountAll(ctx context.Context, r *stepRoot, req *runRequest, files []stepFile) error {
+func (b *box) mountAll(ctx context.Context, r *stepRoot, req *remote.Run, files []sandbox.File) error {
 	root := r.mounts.Root(b.ctx)
 	defer root.DecRef(b.ctx)
 	if err := b.makeDirs(root, req.Dir); err != nil { // as BuildKit; it stays in the layer
-		return &startError{fmt.Sprintf("make working directory: %v", err)}
+		return &remote.StartError{Reason: fmt.Sprintf("make working directory: %v", err)}
 	}
 	before, err := (&vfsTree{box: b, root: root}).Lstat(".")
 	if err != nil {
@@ -215,8 +217,8 @@ func (b *box) makeDirs(root vfs.VirtualDentry, p string) error {
 }
 
 // stepFiles are the read-only files of a step.
-func (b *box) stepFiles(req *runRequest) []stepFile {
-	files := []stepFile{
+func (b *box) stepFiles(req *remote.Run) []sandbox.File {
+	files := []sandbox.File{
 		{Path: "/etc/resolv.conf", Mode: 0o644, Data: req.ResolvConf},
 		{Path: "/etc/hosts", Mode: 0o644, Data: req.Hosts},
 	}
@@ -224,7 +226,7 @@ func (b *box) stepFiles(req *runRequest) []stepFile {
 }
 
 // mountFile shows f, which exists as a stub, in the image, or belongs into /dev, where it is made.
-func (b *box) mountFile(root vfs.VirtualDentry, f stepFile) error {
+func (b *box) mountFile(root vfs.VirtualDentry, f sandbox.File) error {
 	v := b.kernel.VFS()
 	m, err := b.mount(tmpfs.Name, false, "", tmpfs.FilesystemOpts{RootFileType: linux.S_IFREG})
 	if err != nil {
@@ -252,7 +254,7 @@ func (b *box) mountFile(root vfs.VirtualDentry, f stepFile) error {
 
 func inDev(p string) bool { return strings.HasPrefix(path.Clean(p), "/dev/") }
 
-func (b *box) fill(file vfs.VirtualDentry, f stepFile) error {
+func (b *box) fill(file vfs.VirtualDentry, f sandbox.File) error {
 	v := b.kernel.VFS()
 	o, err := v.OpenAt(b.ctx, b.creds, at(file, ""), &vfs.OpenOptions{Flags: linux.O_WRONLY})
 	if err != nil {
@@ -274,7 +276,7 @@ func (b *box) fill(file vfs.VirtualDentry, f stepFile) error {
 
 // stubs returns the merged view of lowers, and the tree of mount points for those files that have none in it;
 // the latter is not Ok if none is missing. The caller drops both.
-func (b *box) stubs(lowers []vfs.VirtualDentry, files []stepFile) (below, stubs vfs.VirtualDentry, err error) {
+func (b *box) stubs(lowers []vfs.VirtualDentry, files []sandbox.File) (below, stubs vfs.VirtualDentry, err error) {
 	if below, err = b.merged(lowers); err != nil {
 		return below, stubs, err
 	}

@@ -1,36 +1,12 @@
 package sentry
 
 import (
-	"bytes"
-	"fmt"
 	"os"
 	"path"
 	"path/filepath"
 	"strconv"
 	"strings"
-
-	"hako/internal/sandbox"
 )
-
-// hosts is the /etc/hosts of a step as BuildKit writes it (executor/oci/hosts.go).
-func hosts(hostname string, extra []sandbox.Host) []byte {
-	var b bytes.Buffer
-	fmt.Fprintf(&b, "127.0.0.1\tlocalhost %s\n::1\tlocalhost ip6-localhost ip6-loopback\n", hostname)
-	for _, h := range extra {
-		fmt.Fprintf(&b, "%s\t%s\n", h.IP, h.Name)
-	}
-	return b.Bytes()
-}
-
-// resolvConf is our own configuration below root, verbatim: steps use our network, so our name servers are theirs,
-// a local one included. BuildKit does the same for its host network.
-func resolvConf(root string) []byte {
-	b, err := os.ReadFile(filepath.Join(root, "etc/resolv.conf"))
-	if err != nil {
-		return []byte{} // none: names come from /etc/hosts, or not at all
-	}
-	return b
-}
 
 // memoryTotal is how much memory we may use, in bytes: the smallest limit of our cgroup and those above it,
 // or what the machine has; 0 if neither can be known.

@@ -4,10 +4,6 @@ import (
 	"os"
 	"path/filepath"
 	"testing"
-
-	"github.com/google/go-cmp/cmp"
-
-	"hako/internal/sandbox"
 )
 
 // files makes a directory with these files.
@@ -61,25 +57,5 @@ func TestMemoryTotal(t *testing.T) {
 				t.Errorf("got %d, want %d", got, c.want)
 			}
 		})
-	}
-}
-
-func TestResolvConfIsOurs(t *testing.T) {
-	t.Parallel()
-	root := files(t, map[string]string{"etc/resolv.conf": "nameserver 127.0.0.53\n"})
-	if got := string(resolvConf(root)); got != "nameserver 127.0.0.53\n" {
-		t.Errorf("got %q", got)
-	}
-	if got := resolvConf(t.TempDir()); got == nil || len(got) != 0 {
-		t.Errorf("without one: got %q, want an empty file", got)
-	}
-}
-
-func TestHosts(t *testing.T) {
-	t.Parallel()
-	got := string(hosts("box", []sandbox.Host{{Name: "db", IP: "10.0.0.1"}, {Name: "v6", IP: "fe80::1"}}))
-	want := "127.0.0.1\tlocalhost box\n::1\tlocalhost ip6-localhost ip6-loopback\n10.0.0.1\tdb\nfe80::1\tv6\n"
-	if d := cmp.Diff(want, got); d != "" {
-		t.Errorf("hosts (-want +got):\n%s", d)
 	}
 }

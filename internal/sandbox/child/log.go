@@ -1,4 +1,4 @@
-package sentry
+package child
 
 import (
 	"bytes"
@@ -6,7 +6,7 @@ import (
 	"sync"
 )
 
-// logSize is how much of the end of a sentry's log is kept: enough for a panic with the stacks of the first goroutines.
+// logSize is how much of the end of a child's log is kept: enough for a panic with the stacks of the first goroutines.
 const logSize = 64 << 10 // 64 KiB
 
 // tail keeps the beginning and the end of what is written to it. A panic is at the beginning of what a dying process

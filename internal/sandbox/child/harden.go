@@ -1,4 +1,4 @@
-package sentry
+package child
 
 import (
 	"errors"
@@ -11,9 +11,9 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// hide keeps other processes of the same user, a sentry that was taken over for one, from reading the builder's memory
+// Hide keeps other processes of the same user, a child that was taken over for one, from reading the builder's memory
 // and from attaching to it.
-func hide() error {
+func Hide() error {
 	if err := unix.Prctl(unix.PR_SET_DUMPABLE, 0, 0, 0, 0); err != nil {
 		return fmt.Errorf("make the process undumpable: %w", err)
 	}

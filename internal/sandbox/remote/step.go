@@ -1,4 +1,4 @@
-package sentry
+package remote
 
 import (
 	"context"
@@ -14,10 +14,25 @@ import (
 	"hako/internal/layer"
 	"hako/internal/rootfs"
 	"hako/internal/sandbox"
+	"hako/internal/sandbox/child"
 	"hako/internal/tree"
 )
 
 const exitNotStarted = 1 // runc run exits with it if it cannot start the command, and BuildKit reports that
+
+// handle is a child and what is mounted in it.
+type handle struct {
+	*Process
+
+	mu     sync.Mutex // guards lowers
+	lowers map[string]*mounting
+}
+
+// mounting is a lower that is mounted, or on the way.
+type mounting struct {
+	done chan struct{}
+	err  error // set before done is closed
+}
 
 // has says whether lower id is mounted already.
 func (h *handle) has(id string) bool {
@@ -77,7 +92,7 @@ func (h *handle) mountNow(ctx context.Context, l *rootfs.Lower) error {
 	if err != nil {
 		return fmt.Errorf("open layer %s: %w", l.ID, err)
 	}
-	_, err = h.call(ctx, &request{Mount: &mountRequest{ID: l.ID.String(), Patch: m.Patch}}, m.Image.File)
+	_, err = h.Call(ctx, Request{Mount: &Mount{ID: l.ID.String(), Patch: m.Patch}}, m.Image.File)
 	if err != nil {
 		return fmt.Errorf("mount layer %s: %w", l.ID, err)
 	}
@@ -85,7 +100,7 @@ func (h *handle) mountNow(ctx context.Context, l *rootfs.Lower) error {
 }
 
 // run executes a step and returns when it is over and all its output is written.
-func (h *handle) run(ctx context.Context, req *runRequest, step *sandbox.Step) error {
+func (h *handle) run(ctx context.Context, req *Run, step *sandbox.Step) error {
 	if cause := context.Cause(ctx); cause != nil {
 		return cause
 	}
@@ -93,12 +108,12 @@ func (h *handle) run(ctx context.Context, req *runRequest, step *sandbox.Step) e
 	if err != nil {
 		return err
 	}
-	wait, err := h.begin(&request{Run: req}, s.far...)
+	wait, err := h.Begin(Request{Run: req}, s.far...)
 	if err != nil {
 		s.close()
 		return err
 	}
-	closeAll(s.far) // those of the child are closed when the step is over, which ends the copying
+	child.CloseAll(s.far) // those of the child are closed when the step is over, which ends the copying
 	s.copy(step)
 	// The end of ctx must not make us leave before the step's processes are gone, so it only sends the kill.
 	patient := context.WithoutCancel(ctx)
@@ -129,16 +144,16 @@ const killPatience = 5 * time.Second
 func (h *handle) kill(step uint64, over <-chan struct{}) {
 	ctx, cancel := context.WithTimeout(context.Background(), killPatience)
 	defer cancel()
-	_, _ = h.call(ctx, &request{Kill: &stepRequest{Step: step}}) // fails if the child is gone, and with it the step, or below
+	_, _ = h.Call(ctx, Request{Kill: &StepID{Step: step}}) // fails if the child is gone, and with it the step, or below
 	select {
 	case <-over:
 	case <-ctx.Done():
-		h.close()
+		h.Close()
 	}
 }
 
 // exitError turns how a step ended into what Run returns.
-func exitError(step *sandbox.Step, exit exitStatus) error {
+func exitError(step *sandbox.Step, exit Exit) error {
 	switch {
 	case exit.Start != "":
 		if _, err := fmt.Fprintf(step.Stderr, "unable to start container process: %s\n", exit.Start); err != nil {
@@ -155,7 +170,7 @@ func exitError(step *sandbox.Step, exit exitStatus) error {
 
 // forget releases a step. A child that is gone has forgotten already.
 func (h *handle) forget(step uint64) {
-	_, _ = h.call(context.Background(), &request{Release: &stepRequest{Step: step}})
+	_, _ = h.Call(context.Background(), Request{Release: &StepID{Step: step}})
 }
 
 // outcome is what a step left in the child that ran it.
@@ -181,9 +196,9 @@ func (o *outcome) Keep(id digest.Digest) error {
 	}
 	h.lowers[id.String()] = m
 	h.mu.Unlock()
-	_, m.err = h.call(context.Background(), &request{Keep: &keepRequest{Step: o.step, ID: id.String()}})
+	_, m.err = h.Call(context.Background(), Request{Keep: &Keep{Step: o.step, ID: id.String()}})
 	h.settle(id.String(), m)
-	var crash *CrashError
+	var crash *child.CrashError
 	if errors.As(m.err, &crash) {
 		return nil
 	}
@@ -215,7 +230,7 @@ func (c *changes) Each(ctx context.Context, fn func(tree.Entry, io.Reader) error
 	defer stop()
 	sent := make(chan error, 1)
 	go func() {
-		_, err := c.outcome.handle.call(context.WithoutCancel(ctx), &request{Changes: &stepRequest{Step: c.outcome.step}}, w)
+		_, err := c.outcome.handle.Call(context.WithoutCancel(ctx), Request{Changes: &StepID{Step: c.outcome.step}}, w)
 		_ = w.Close()
 		sent <- err
 	}()
@@ -225,7 +240,7 @@ func (c *changes) Each(ctx context.Context, fn func(tree.Entry, io.Reader) error
 	if cause := context.Cause(ctx); cause != nil {
 		return cause
 	}
-	var crash *CrashError
+	var crash *child.CrashError
 	if errors.As(serr, &crash) {
 		return fmt.Errorf("read the changes: %w", serr)
 	}

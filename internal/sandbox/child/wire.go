@@ -1,4 +1,4 @@
-package sentry
+package child
 
 import (
 	"bytes"
@@ -12,11 +12,9 @@ import (
 	"sync"
 
 	"golang.org/x/sys/unix"
-
-	"hako/internal/rootfs"
 )
 
-// The builder and the sentry talk over one stream socket pair. A message is a frame: eight bytes of header
+// The builder and a child talk over one stream socket pair. A message is a frame: eight bytes of header
 // (version, three zero bytes, length of the body), then the body in gob. Descriptors travel with the header.
 // gob rather than JSON because names and xattrs are bytes, not text.
 //
@@ -24,101 +22,25 @@ import (
 // so that a step that runs does not hold up a step that starts.
 
 const (
-	protocolVersion = 1
+	protocolVersion = 2
 	frameHeaderSize = 8
 	maxFrame        = 1 << 30 // a patch of a million entries has about 200 MB
 	maxResponse     = 1 << 20 // the builder does not trust the child, and expects little from it
-	maxFrameFDs     = 8       // far below SCM_MAX_FD, 253
+	maxFrameFDs     = 32      // far below SCM_MAX_FD, 253
 )
 
 var (
-	errVersion  = errors.New("the sentry speaks another version of the protocol")
+	errVersion  = errors.New("the other process speaks another version of the protocol")
 	errFrame    = errors.New("damaged frame")
-	errConnLost = errors.New("the sentry is gone")
+	errConnLost = errors.New("the other process is gone")
 )
 
-// request is what the builder asks; exactly one of the pointers is set.
-type request struct {
-	Seq     uint64
-	Boot    *bootRequest
-	Mount   *mountRequest
-	Run     *runRequest
-	Kill    *stepRequest
-	Changes *stepRequest
-	Keep    *keepRequest
-	Release *stepRequest
-	Check   bool // ask the child to try what it must not be able to do, see confine.go
-}
-
-// bootRequest starts the kernel. Its descriptor, if one comes with it, holds the file data of the uppers.
-type bootRequest struct {
-	Platform    string
-	MemoryTotal uint64 // bytes, 0: as the kernel guesses
-	Debug       bool
-}
-
-// mountRequest adds a lower. Its descriptor is the EROFS image.
-type mountRequest struct {
-	ID    string
-	Patch rootfs.Patch
-}
-
-// runRequest starts a step and is answered when it has ended. Its descriptors are stdin if Stdin is set, stdout, stderr.
-type runRequest struct {
-	Step       uint64
-	Name       string
-	Lowers     []string // bottom first
-	Args       []string
-	Env        []string
-	Dir        string
-	UID, GID   uint32
-	Groups     []uint32
-	Hostname   string
-	Hosts      []byte
-	ResolvConf []byte
-	Files      []stepFile
-	NoNetwork  bool
-	ShmSize    int64
-	Stdin      bool
-}
-
-// stepFile is a read-only file that the step sees at Path.
-type stepFile struct {
-	Path     string
-	Mode     uint32
-	UID, GID uint32
-	Data     []byte
-}
-
-// stepRequest names a step. For Changes a descriptor comes with it: the pipe to write the changes to.
-type stepRequest struct {
-	Step uint64
-}
-
-// keepRequest makes the upper of a step the lower ID.
-type keepRequest struct {
-	Step uint64
-	ID   string
-}
-
-// response answers a request.
-type response struct {
+// message is what a frame holds.
+type message[T any] struct {
 	Seq uint64
-	// Err is empty on success.
-	Err string
-	// Missing is set if a Run named a lower that is not mounted.
-	Missing bool
-	Exit    exitStatus
-	// Report answers Check.
-	Report []string
-}
-
-// exitStatus is how a step ended.
-type exitStatus struct {
-	Code   int
-	Signal int
-	// Start is set if the command could not be started at all.
-	Start string
+	// Err is what went wrong, in a response.
+	Err  string
+	Body T
 }
 
 // wire sends and receives frames. Sending is safe from many goroutines, receiving is not.
@@ -135,11 +57,11 @@ func newWire(f *os.File) (*wire, error) {
 		err = cerr
 	}
 	if err != nil {
-		return nil, fmt.Errorf("use the sentry's socket: %w", err)
+		return nil, fmt.Errorf("use the child's socket: %w", err)
 	}
 	u, ok := c.(*net.UnixConn)
 	if !ok {
-		return nil, errors.Join(errors.New("the sentry's socket is not a unix socket"), c.Close())
+		return nil, errors.Join(errors.New("the child's socket is not a unix socket"), c.Close())
 	}
 	return &wire{conn: u, most: maxFrame}, nil
 }
@@ -207,7 +129,7 @@ func (w *wire) receive(v any) ([]*os.File, error) {
 		err = io.ErrUnexpectedEOF // this was not between two frames
 	}
 	if err != nil {
-		closeAll(files)
+		CloseAll(files)
 		return nil, err
 	}
 	return files, nil
@@ -243,7 +165,7 @@ func parseRights(oob []byte) ([]*os.File, error) {
 	for i := range msgs {
 		fds, err := unix.ParseUnixRights(&msgs[i])
 		if err != nil {
-			closeAll(files)
+			CloseAll(files)
 			return nil, fmt.Errorf("parse descriptors: %w", err)
 		}
 		for _, fd := range fds {
@@ -253,9 +175,17 @@ func parseRights(oob []byte) ([]*os.File, error) {
 	return files, nil
 }
 
-// closeAll drops descriptors of which nothing was written through us, so that Close has nothing to report.
-func closeAll(files []*os.File) {
+// CloseAll drops descriptors of which nothing was written through us, so that Close has nothing to report.
+func CloseAll(files []*os.File) {
 	for _, f := range files {
 		_ = f.Close()
 	}
+}
+
+func socketPair() (ours, theirs *os.File, err error) {
+	fds, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		return nil, nil, fmt.Errorf("make the child's socket: %w", err)
+	}
+	return os.NewFile(uintptr(fds[0]), "child"), os.NewFile(uintptr(fds[1]), "builder"), nil
 }

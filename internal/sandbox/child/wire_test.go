@@ -1,4 +1,4 @@
-package sentry
+package child
 
 import (
 	"encoding/binary"
@@ -6,13 +6,15 @@ import (
 	"io"
 	"os"
 	"testing"
-	"time"
 
 	"github.com/google/go-cmp/cmp"
-
-	"hako/internal/rootfs"
-	"hako/internal/tree"
 )
+
+// body is what the messages of these tests hold.
+type body struct {
+	Name   string
+	Values map[string]string
+}
 
 // wires returns the two ends of a connection.
 func wires(t testing.TB) (a, b *wire) {
@@ -41,26 +43,20 @@ func TestMessagesKeepBytesAndDescriptors(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer closeAll([]*os.File{r, w})
-	want := request{Seq: 7, Mount: &mountRequest{ID: "sha256:x", Patch: rootfs.Patch{Entries: []rootfs.PatchEntry{{
-		Entry: tree.Entry{
-			Path: "not\xffutf8", Kind: tree.Regular, Mode: 0o4755, Size: 3, ModTime: time.Unix(1, 2).UTC(),
-			Xattrs: map[string]string{"security.capability": "\x00\xff"},
-		},
-		Offset: 4096,
-	}}}}}
+	defer CloseAll([]*os.File{r, w})
+	want := message[body]{Seq: 7, Err: "e", Body: body{Name: "not\xffutf8", Values: map[string]string{"security.capability": "\x00\xff"}}}
 	if err := a.send(&want, int(w.Fd())); err != nil {
 		t.Fatal(err)
 	}
-	if err := a.send(&request{Seq: 8, Kill: &stepRequest{Step: 1}}); err != nil {
+	if err := a.send(&message[body]{Seq: 8}); err != nil {
 		t.Fatal(err)
 	}
-	var got, next request
+	var got, next message[body]
 	files, err := b.receive(&got)
 	if err != nil || len(files) != 1 {
 		t.Fatalf("got %d descriptors, %v", len(files), err)
 	}
-	defer closeAll(files)
+	defer CloseAll(files)
 	if d := cmp.Diff(want, got); d != "" {
 		t.Errorf("request (-want +got):\n%s", d)
 	}
@@ -72,7 +68,7 @@ func TestMessagesKeepBytesAndDescriptors(t *testing.T) {
 			t.Errorf("read %q, %v", p, err)
 		}
 	}
-	if files, err := b.receive(&next); err != nil || len(files) != 0 || next.Kill == nil || next.Kill.Step != 1 {
+	if files, err := b.receive(&next); err != nil || len(files) != 0 || next.Seq != 8 {
 		t.Errorf("got %+v, %v", next, err)
 	}
 	if err := a.close(); err != nil {
@@ -111,14 +107,14 @@ func TestDamagedFramesAreRefused(t *testing.T) {
 			if err := a.close(); err != nil {
 				t.Fatal(err)
 			}
-			var res response
+			var res message[body]
 			if _, err := b.receive(&res); !errors.Is(err, c.want) {
 				t.Errorf("got %v, want %v", err, c.want)
 			}
 		})
 	}
 	a, _ := wires(t)
-	if err := a.send(&request{}, make([]int, maxFrameFDs+1)...); !errors.Is(err, errFrame) {
+	if err := a.send(&message[body]{}, make([]int, maxFrameFDs+1)...); !errors.Is(err, errFrame) {
 		t.Errorf("too many descriptors: got %v, want %v", err, errFrame)
 	}
 }
@@ -126,7 +122,7 @@ func TestDamagedFramesAreRefused(t *testing.T) {
 // FuzzResponse feeds the builder what a sentry that was taken over might send.
 func FuzzResponse(f *testing.F) {
 	a, b := wires(f)
-	if err := a.send(&response{Seq: 3, Err: "e", Exit: exitStatus{Code: 1, Start: "s"}, Report: []string{"r"}}); err != nil {
+	if err := a.send(&message[body]{Seq: 3, Err: "e", Body: body{Name: "n", Values: map[string]string{"a": "b"}}}); err != nil {
 		f.Fatal(err)
 	}
 	frame := make([]byte, 1<<12)
@@ -150,9 +146,9 @@ func FuzzResponse(f *testing.F) {
 			t.Fatal(err)
 		}
 		for {
-			var res response
+			var res message[body]
 			files, err := b.receive(&res)
-			closeAll(files)
+			CloseAll(files)
 			if err != nil {
 				return
 			}
@@ -176,7 +172,7 @@ func TestLogKeepsBothEnds(t *testing.T) {
 	if len(s) > logSize+16 || s[:5] != "01234" || s[len(s)-4:] != "last" {
 		t.Errorf("%d bytes, %q…%q", len(s), s[:5], s[len(s)-4:])
 	}
-	e := CrashError{How: "exit status 2", Log: "W0101 something\npanic: no stubs\n\ngoroutine 1"}
+	e := CrashError{Name: "the sentry", How: "exit status 2", Log: "W0101 something\npanic: no stubs\n\ngoroutine 1"}
 	if got, want := e.Error(), "the sentry ended: exit status 2: panic: no stubs\nW0101 something\npanic: no stubs\n\ngoroutine 1"; got != want {
 		t.Errorf("got %q, want %q", got, want)
 	}

@@ -1,0 +1,71 @@
+package remote
+
+import (
+	"hako/internal/rootfs"
+	"hako/internal/sandbox"
+)
+
+// Request is what the builder asks; exactly one of its fields is set.
+type Request struct {
+	// Boot readies the child; what it holds is between an engine and its child.
+	Boot    []byte
+	Mount   *Mount
+	Run     *Run
+	Kill    *StepID
+	Changes *StepID
+	Keep    *Keep
+	Release *StepID
+	// Check asks the child to try what it must not be able to do.
+	Check bool
+}
+
+// Mount adds a lower. Its descriptor is the EROFS image.
+type Mount struct {
+	ID    string
+	Patch rootfs.Patch
+}
+
+// Run starts a step and is answered when it has ended. Its descriptors are stdin if Stdin is set, stdout, stderr.
+type Run struct {
+	Step       uint64
+	Name       string
+	Lowers     []string // bottom first
+	Args       []string
+	Env        []string
+	Dir        string
+	UID, GID   uint32
+	Groups     []uint32
+	Hostname   string
+	Hosts      []byte
+	ResolvConf []byte
+	Files      []sandbox.File
+	NoNetwork  bool
+	ShmSize    int64
+	Stdin      bool
+}
+
+// StepID names a step. For Changes a descriptor comes with it: the pipe to write the changes to.
+type StepID struct {
+	Step uint64
+}
+
+// Keep makes the upper of a step the lower ID.
+type Keep struct {
+	Step uint64
+	ID   string
+}
+
+// Response answers a request.
+type Response struct {
+	Exit Exit
+	// Report answers Check.
+	Report []string
+}
+
+// Exit is how a step ended.
+type Exit struct {
+	Code   int
+	Signal int
+	// Start is set if the command could not be started at all.
+	Start string
+}

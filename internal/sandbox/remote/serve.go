@@ -1,0 +1,191 @@
+package remote
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"sync"
+
+	"hako/internal/layer"
+	"hako/internal/rootfs"
+	"hako/internal/sandbox/child"
+)
+
+// Kernel is what runs steps in a child. It is used from many goroutines.
+type Kernel interface {
+	// Mount makes image with its patch the lower id. It takes image over. An id that is there already is left alone.
+	Mount(id string, image *os.File, patch *rootfs.Patch) error
+	// NewStep makes a step without doing anything yet.
+	NewStep(req *Run) Step
+	// Check tries what the child must not be able to do, and returns a line for each thing that it could.
+	Check() []string
+}
+
+// Step is one step in a child. Its methods are called one after the other, but for Kill.
+type Step interface {
+	// Run executes the step to its end, when none of its processes is left. stdio are stdin if the step has one, stdout and
+	// stderr; they are closed when the processes have them. A command that cannot be started is a [*StartError].
+	Run(stdio []*os.File) (Exit, error)
+	// Kill ends the step, now or as soon as it starts. It may be called at any time, and does not wait.
+	Kill()
+	// Changes calls write with what a step that succeeded changed.
+	Changes(write func(layer.Changes) error) error
+	// Keep makes what the step wrote the lower id. It comes after Changes.
+	Keep(id string) error
+	// Release drops everything of the step that was not kept.
+	Release()
+}
+
+// StartError says why a command cannot be started, in the words of runc.
+type StartError struct{ Reason string }
+
+// Error is the reason.
+func (e *StartError) Error() string { return e.Reason }
+
+var errBadRequest = errors.New("request makes no sense")
+
+// Serve answers the builder that started this process until it closes the connection. boot is called by the first request,
+// with what the engine sent; it owns files.
+func Serve(boot func(options []byte, files []*os.File) (Kernel, error)) error {
+	return child.Serve[Request, Response](&server{bootKernel: boot, steps: map[uint64]Step{}})
+}
+
+// server is the serving side of the protocol.
+type server struct {
+	bootKernel func(options []byte, files []*os.File) (Kernel, error)
+	kernel     Kernel // set by the first request
+
+	mu    sync.Mutex // guards steps
+	steps map[uint64]Step
+}
+
+// Accept implements [child.Server].
+func (s *server) Accept(req *Request) bool {
+	if req.Run != nil && s.kernel != nil {
+		// Before the next request is read, which may be its kill.
+		s.mu.Lock()
+		s.steps[req.Run.Step] = s.kernel.NewStep(req.Run)
+		s.mu.Unlock()
+	}
+	return req.Boot != nil // nothing else makes sense before
+}
+
+// Handle implements [child.Server].
+func (s *server) Handle(req *Request, files []*os.File, res *Response) error {
+	if req.Boot != nil {
+		return s.boot(req.Boot, files)
+	}
+	if s.kernel == nil {
+		child.CloseAll(files)
+		return fmt.Errorf("before boot: %w", errBadRequest)
+	}
+	switch {
+	case req.Mount != nil && len(files) == 1:
+		return s.kernel.Mount(req.Mount.ID, files[0], &req.Mount.Patch)
+	case req.Run != nil:
+		return s.run(req.Run, files, res)
+	case req.Changes != nil && len(files) == 1:
+		return s.changes(req.Changes.Step, files[0])
+	}
+	child.CloseAll(files)
+	switch {
+	case req.Kill != nil:
+		if step, err := s.step(req.Kill.Step); err == nil { // one that is gone needs no killing
+			step.Kill()
+		}
+		return nil
+	case req.Keep != nil:
+		step, err := s.step(req.Keep.Step)
+		if err != nil {
+			return err
+		}
+		return step.Keep(req.Keep.ID)
+	case req.Release != nil:
+		s.release(req.Release.Step)
+		return nil
+	case req.Check:
+		res.Report = s.kernel.Check()
+		return nil
+	}
+	return errBadRequest
+}
+
+func (s *server) boot(options []byte, files []*os.File) error {
+	if s.kernel != nil {
+		child.CloseAll(files)
+		return fmt.Errorf("boot: %w", errBadRequest)
+	}
+	k, err := s.bootKernel(options, files)
+	if err != nil {
+		return err
+	}
+	s.kernel = k
+	return nil
+}
+
+func (s *server) step(id uint64) (Step, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	step, ok := s.steps[id]
+	if !ok {
+		return nil, fmt.Errorf("step %d: %w", id, errBadRequest)
+	}
+	return step, nil
+}
+
+// run executes a step to its end. Unless it succeeds, nothing of it stays.
+func (s *server) run(req *Run, stdio []*os.File, res *Response) error {
+	step, err := s.step(req.Step)
+	want := 2
+	if req.Stdin {
+		want = 3
+	}
+	if err == nil && len(stdio) != want {
+		err = fmt.Errorf("run with %d descriptors: %w", len(stdio), errBadRequest)
+	}
+	if err != nil {
+		child.CloseAll(stdio)
+		return err
+	}
+	res.Exit, err = step.Run(stdio)
+	child.CloseAll(stdio)
+	var start *StartError
+	if errors.As(err, &start) {
+		res.Exit, err = Exit{Start: start.Reason}, nil
+	}
+	if err != nil || res.Exit != (Exit{}) {
+		s.release(req.Step)
+	}
+	return err
+}
+
+// changes writes what the step changed to w, which it takes over.
+func (s *server) changes(id uint64, w *os.File) (err error) {
+	defer func() {
+		if cerr := w.Close(); err == nil {
+			err = cerr
+		}
+	}()
+	step, err := s.step(id)
+	if err != nil {
+		return err
+	}
+	return step.Changes(func(c layer.Changes) error {
+		if err := layer.Encode(context.Background(), w, c); err != nil {
+			return fmt.Errorf("send the changes of step %d: %w", id, err)
+		}
+		return nil
+	})
+}
+
+// release forgets a step and what it did not keep.
+func (s *server) release(id uint64) {
+	s.mu.Lock()
+	step, ok := s.steps[id]
+	delete(s.steps, id)
+	s.mu.Unlock()
+	if ok {
+		step.Release()
+	}
+}
