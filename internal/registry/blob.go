@@ -15,6 +15,7 @@ import (
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
 	"hako/internal/event"
+	"hako/internal/web"
 )
 
 const (
@@ -95,7 +96,7 @@ func (b *blobReader) connect() error {
 		return err
 	}
 	if err := b.position(resp); err != nil {
-		discard(resp.Body)
+		web.Discard(resp.Body)
 		return err
 	}
 	b.body = resp.Body
@@ -206,7 +207,7 @@ func (b *blobReader) reconnect() error {
 		if b.tries++; b.tries > maxResumes {
 			return fmt.Errorf("the connection is cut again and again, last after %d of %d bytes: %w", b.offset, b.want.Size, io.ErrUnexpectedEOF)
 		}
-		if err := sleep(b.ctx, b.pause()); err != nil {
+		if err := web.Sleep(b.ctx, b.pause()); err != nil {
 			return err
 		}
 		err := b.connect()

@@ -12,11 +12,11 @@ import (
 	"slices"
 	"strings"
 	"syscall"
-	"unicode"
 
 	"github.com/google/go-containerregistry/pkg/v1/remote/transport"
 
 	"hako/internal/diag"
+	"hako/internal/web"
 )
 
 // ResponseError is an answer of a registry that we did not hope for. It holds no secret.
@@ -56,13 +56,16 @@ func (e *refusedError) Is(target error) bool { return target == errRefused }
 
 func refuse(format string, args ...any) error { return &refusedError{fmt.Sprintf(format, args...)} }
 
+// temporary says whether the same request may succeed a little later.
+func temporary(err error) bool { return !errors.Is(err, errRefused) && web.Temporary(err) }
+
 // checkStatus returns nil if the status is wanted, else the answer as an error.
 // In that case it has read and closed the body.
 func checkStatus(resp *http.Response, want ...int) error {
 	if slices.Contains(want, resp.StatusCode) {
 		return nil
 	}
-	defer discard(resp.Body)
+	defer web.Discard(resp.Body)
 	e := &ResponseError{Method: resp.Request.Method, URL: redactURL(resp.Request.URL), Status: resp.StatusCode}
 	body, err := io.ReadAll(io.LimitReader(resp.Body, errorBodyLimit))
 	if err != nil {
@@ -87,60 +90,17 @@ func checkStatus(resp *http.Response, want ...int) error {
 	return e
 }
 
-// firstLine is the first non-empty line, without control characters, at most 200 characters long.
-func firstLine(s string) string {
-	line, _, _ := strings.Cut(strings.TrimSpace(s), "\n")
-	line = strings.Map(func(r rune) rune {
-		if unicode.IsControl(r) || r == unicode.ReplacementChar {
-			return -1
-		}
-		return r
-	}, line)
-	if runes := []rune(line); len(runes) > 200 {
-		line = string(runes[:200]) + "…"
-	}
-	return redactText(strings.TrimSpace(line))
-}
-
 // redactURL is the URL without user, password and the values of query parameters that may be secret:
 // all but the protocol's own.
 func redactURL(u *url.URL) string {
-	if u == nil {
-		return ""
-	}
-	clean := *u
-	clean.User = nil
-	clean.Fragment = ""
-	query := clean.Query()
-	for key := range query {
-		switch key {
-		case "digest", "mount", "from", "scope", "service":
-		default:
-			query.Set(key, "REDACTED")
-		}
-	}
-	clean.RawQuery = query.Encode()
-	return clean.String()
+	return web.RedactURL(u, "digest", "mount", "from", "scope", "service")
 }
 
-// redactText replaces what looks like a URL with user or query in free text.
-func redactText(s string) string {
-	words := strings.Split(s, " ")
-	for i, w := range words {
-		if !strings.Contains(w, "://") {
-			continue
-		}
-		start := max(strings.LastIndexAny(w[:strings.Index(w, "://")], `"'(<=`)+1, 0)
-		end := len(strings.TrimRight(w, `"'),.;:>`))
-		u, err := url.Parse(w[start:end])
-		if err != nil {
-			words[i] = "REDACTED"
-			continue
-		}
-		words[i] = w[:start] + redactURL(u) + w[end:]
-	}
-	return strings.Join(words, " ")
-}
+// redactText takes users and query values out of what looks like a URL in free text.
+func redactText(s string) string { return web.RedactText(s, redactURL) }
+
+// firstLine is the first line of what a registry says.
+func firstLine(s string) string { return web.FirstLine(s, redactURL) }
 
 // redactError takes the URLs out of errors of net/http and of go-containerregistry.
 func redactError(err error) error {
@@ -148,23 +108,7 @@ func redactError(err error) error {
 	if errors.As(err, &answer) {
 		return fromTransport(answer)
 	}
-	var u *url.Error
-	if !errors.As(err, &u) {
-		return err
-	}
-	parsed, perr := url.Parse(u.URL)
-	if perr != nil {
-		return fmt.Errorf("%s: %w", u.Op, oneLine(u.Err))
-	}
-	return fmt.Errorf("%s %s: %w", u.Op, redactURL(parsed), oneLine(redactError(u.Err)))
-}
-
-// oneLine cuts errors that quote a server's answer.
-func oneLine(err error) error {
-	if text := err.Error(); strings.Contains(text, "\n") {
-		return errors.New(firstLine(text))
-	}
-	return err
+	return web.RedactError(err, redactURL)
 }
 
 // fromTransport translates the library's form of an answer, which comes from the first contact and from token servers.
@@ -212,13 +156,13 @@ func (r *Repository) hint(err error) string {
 		return r.answerHint(answer)
 	case errors.Is(err, http.ErrSchemeMismatch):
 		return fmt.Sprintf("%s speaks plain HTTP; allow that with --insecure-registry=%s.", r.Host(), r.Host())
-	case isTLS(err):
+	case web.IsTLS(err):
 		return fmt.Sprintf("Trust the registry's certificate (SSL_CERT_DIR), or skip the check with --skip-tls-verify-registry=%s.", r.Host())
 	case errors.As(err, &dns):
 		return fmt.Sprintf("Check the registry's name %q and that this machine can resolve it.", r.Host())
 	case errors.Is(err, errRefused):
 		return ""
-	case errors.Is(err, syscall.ECONNREFUSED), isNetwork(err):
+	case errors.Is(err, syscall.ECONNREFUSED), web.IsNetwork(err):
 		return fmt.Sprintf("Check that %s is a registry and can be reached from here (port, proxy, firewall).", r.Host())
 	}
 	return ""
@@ -236,7 +180,7 @@ func (r *Repository) answerHint(e *ResponseError) string {
 		return "Check the image's name and tag."
 	case e.Status == http.StatusRequestEntityTooLarge:
 		return "The registry, or a proxy before it, limits the size of uploads."
-	case temporaryStatus(e.Status):
+	case web.TemporaryStatus(e.Status):
 		return "The registry has a problem of its own: try again later."
 	}
 	return ""

@@ -12,6 +12,8 @@ import (
 	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
+	"hako/internal/web"
+
 	// Digests of both algorithms that the OCI image specification registers can be checked.
 	_ "crypto/sha256"
 	_ "crypto/sha512"
@@ -128,7 +130,7 @@ func (r *Repository) PutManifest(ctx context.Context, identifier, mediaType stri
 	if err != nil {
 		return r.explain(ctx, what, err)
 	}
-	discard(resp.Body)
+	web.Discard(resp.Body)
 	return nil
 }
 

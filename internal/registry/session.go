@@ -13,6 +13,7 @@ import (
 	"github.com/google/go-containerregistry/pkg/v1/remote/transport"
 
 	"hako/internal/event"
+	"hako/internal/web"
 )
 
 const maxRedirects = 10
@@ -209,7 +210,7 @@ func cleanHandshake(err error) error {
 	if errors.As(err, new(*transport.Error)) || errors.As(err, new(*url.Error)) {
 		return err
 	}
-	return oneLine(err)
+	return web.OneLine(err, redactURL)
 }
 
 // checkRedirect ends loops, keeps us on HTTPS and away from private addresses that a public registry points to.

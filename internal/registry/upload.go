@@ -17,6 +17,7 @@ import (
 	"github.com/opencontainers/go-digest"
 
 	"hako/internal/event"
+	"hako/internal/web"
 )
 
 // Blob is content to be uploaded.
@@ -46,7 +47,7 @@ func (r *Repository) has(ctx context.Context, d digest.Digest) (bool, error) {
 	if err != nil {
 		return false, err
 	}
-	discard(resp.Body)
+	web.Discard(resp.Body)
 	return resp.StatusCode == http.StatusOK, nil
 }
 
@@ -66,7 +67,7 @@ func (r *Repository) CheckPush(ctx context.Context) error {
 		r.debug("cancel the trial upload to " + r.Name() + ": " + redactError(err).Error())
 		return nil
 	}
-	discard(resp.Body)
+	web.Discard(resp.Body)
 	return nil
 }
 
@@ -84,7 +85,7 @@ func (r *Repository) begin(ctx context.Context) (*url.URL, error) {
 	if err != nil {
 		return nil, err
 	}
-	discard(resp.Body)
+	web.Discard(resp.Body)
 	return r.location(resp)
 }
 
@@ -119,7 +120,7 @@ func (r *Repository) Mount(ctx context.Context, d digest.Digest, from name.Repos
 	if err != nil {
 		return false, r.mountFailed(ctx, from, err)
 	}
-	discard(resp.Body)
+	web.Discard(resp.Body)
 	if resp.StatusCode == http.StatusCreated {
 		return true, nil
 	}
@@ -148,7 +149,7 @@ func (r *Repository) cancelUpload(ctx context.Context, s *session, begun *http.R
 		}
 		return nil // not all registries can cancel
 	}
-	discard(resp.Body)
+	web.Discard(resp.Body)
 	return nil
 }
 
@@ -197,11 +198,11 @@ func (r *Repository) upload(ctx context.Context, b Blob) error {
 	defer r.release()
 	for try := 1; ; try++ {
 		err := r.uploadOnce(ctx, b)
-		if err == nil || try == maxTries || ctx.Err() != nil || !worthAnotherUpload(err) {
+		if err == nil || try == web.MaxTries || ctx.Err() != nil || !worthAnotherUpload(err) {
 			return err
 		}
 		r.debug(fmt.Sprintf("upload %s@%s again: %s", r.Name(), b.Digest, redactError(err)))
-		if err := sleep(ctx, r.client.options.RetryDelay<<(try-1)); err != nil {
+		if err := web.Sleep(ctx, r.client.options.RetryDelay<<(try-1)); err != nil {
 			return err
 		}
 		if has, err := r.has(ctx, b.Digest); err == nil && has {
@@ -227,7 +228,7 @@ func (r *Repository) uploadOnce(ctx context.Context, b Blob) error {
 	if err != nil {
 		return source.or(err)
 	}
-	discard(resp.Body)
+	web.Discard(resp.Body)
 	if location, err = r.location(resp); err != nil {
 		return err
 	}
@@ -243,7 +244,7 @@ func (r *Repository) uploadOnce(ctx context.Context, b Blob) error {
 	if err != nil {
 		return err
 	}
-	discard(resp.Body)
+	web.Discard(resp.Body)
 	return nil
 }
 
@@ -321,7 +322,7 @@ func worthAnotherUpload(err error) bool {
 	}
 	var answer *ResponseError
 	if errors.As(err, &answer) {
-		return temporaryStatus(answer.Status) || answer.Has("BLOB_UPLOAD_UNKNOWN", "BLOB_UPLOAD_INVALID", "DIGEST_INVALID", "SIZE_INVALID") ||
+		return web.TemporaryStatus(answer.Status) || answer.Has("BLOB_UPLOAD_UNKNOWN", "BLOB_UPLOAD_INVALID", "DIGEST_INVALID", "SIZE_INVALID") ||
 			answer.Status == http.StatusRequestedRangeNotSatisfiable
 	}
 	return temporary(err)
@@ -347,6 +348,6 @@ func (c *Client) PutURL(ctx context.Context, address, contentType string, data [
 	if err != nil {
 		return fmt.Errorf("put a file: %w", redactError(err))
 	}
-	discard(resp.Body)
+	web.Discard(resp.Body)
 	return nil
 }

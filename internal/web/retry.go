@@ -1,4 +1,4 @@
-package registry
+package web
 
 import (
 	"context"
@@ -9,6 +9,7 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"net/url"
 	"strconv"
 	"strings"
 	"syscall"
@@ -18,37 +19,43 @@ import (
 )
 
 const (
-	maxTries = 4
-	// maxRetryAfter is the longest pause that a registry can ask for; beyond it we give up instead.
-	maxRetryAfter = 2 * time.Minute
+	// MaxTries is how often something is tried in all.
+	MaxTries = 4
+	// MaxRetryAfter is the longest pause that a server can ask for; beyond it we give up instead.
+	MaxRetryAfter = 2 * time.Minute
 	drainLimit    = 64 << 10
 )
 
-// retrier repeats requests that failed for a passing reason. A request with a body is repeated only
-// if the body can be had again; an upload's PATCH never is, because the server may have kept a part of it.
-type retrier struct {
-	inner  http.RoundTripper
-	delay  time.Duration
-	events event.Sink
+// Retrier is a round tripper that repeats requests that failed for a passing reason. A request with a body is repeated
+// only if the body can be had again; a PATCH never is, because the server may have kept a part of it.
+type Retrier struct {
+	Inner http.RoundTripper
+	// Delay is the first pause between two tries, doubled each time.
+	Delay time.Duration
+	// Events receives a Debug event about each new try.
+	Events event.Sink
+	// Redact says what may be said of a URL.
+	Redact func(*url.URL) string
 }
 
-func (r *retrier) RoundTrip(req *http.Request) (*http.Response, error) {
+// RoundTrip implements http.RoundTripper.
+func (r *Retrier) RoundTrip(req *http.Request) (*http.Response, error) {
 	for try := 1; ; try++ {
 		fresh, err := freshBody(req)
 		if err != nil {
 			return nil, err
 		}
-		resp, err := r.inner.RoundTrip(fresh)
+		resp, err := r.Inner.RoundTrip(fresh)
 		pause, again := r.again(req, resp, err)
-		if !again || try == maxTries {
+		if !again || try == MaxTries {
 			return resp, err
 		}
-		pause = max(pause, r.delay<<(try-1))
-		r.events.Emit(event.Debug{Message: fmt.Sprintf("retry %s %s in %s: %s", req.Method, redactURL(req.URL), pause, outcome(resp, err))})
+		pause = max(pause, r.Delay<<(try-1))
+		r.Events.Emit(event.Debug{Message: fmt.Sprintf("retry %s %s in %s: %s", req.Method, r.Redact(req.URL), pause, r.outcome(resp, err))})
 		if resp != nil {
-			discard(resp.Body)
+			Discard(resp.Body)
 		}
-		if err := sleep(req.Context(), pause); err != nil {
+		if err := Sleep(req.Context(), pause); err != nil {
 			return nil, err
 		}
 	}
@@ -71,7 +78,7 @@ func freshBody(req *http.Request) (*http.Request, error) {
 }
 
 // again decides whether a try is repeated, and after what pause at least.
-func (r *retrier) again(req *http.Request, resp *http.Response, err error) (time.Duration, bool) {
+func (r *Retrier) again(req *http.Request, resp *http.Response, err error) (time.Duration, bool) {
 	if req.Context().Err() != nil || req.Method == http.MethodPatch {
 		return 0, false
 	}
@@ -79,30 +86,30 @@ func (r *retrier) again(req *http.Request, resp *http.Response, err error) (time
 		return 0, false
 	}
 	if err != nil {
-		return 0, temporary(err)
+		return 0, Temporary(err)
 	}
-	if !temporaryStatus(resp.StatusCode) {
+	if !TemporaryStatus(resp.StatusCode) {
 		return 0, false
 	}
-	pause := retryAfter(resp.Header.Get("Retry-After"), time.Now())
-	return pause, pause <= maxRetryAfter
+	pause := RetryAfter(resp.Header.Get("Retry-After"), time.Now())
+	return pause, pause <= MaxRetryAfter
 }
 
-func outcome(resp *http.Response, err error) string {
+func (r *Retrier) outcome(resp *http.Response, err error) string {
 	if err != nil {
-		return redactError(err).Error()
+		return RedactError(err, r.Redact).Error()
 	}
 	return resp.Status
 }
 
-// discard reads a little of a body, so that the connection can be used again, and closes it.
-func discard(body io.ReadCloser) {
+// Discard reads a little of a body, so that the connection can be used again, and closes it.
+func Discard(body io.ReadCloser) {
 	_, _ = io.CopyN(io.Discard, body, drainLimit) // best effort: the answer is not wanted
 	_ = body.Close()                              // likewise
 }
 
-// sleep waits, or returns the context's cause.
-func sleep(ctx context.Context, d time.Duration) error {
+// Sleep waits, or returns the context's cause.
+func Sleep(ctx context.Context, d time.Duration) error {
 	t := time.NewTimer(d)
 	defer t.Stop()
 	select {
@@ -113,8 +120,8 @@ func sleep(ctx context.Context, d time.Duration) error {
 	}
 }
 
-// retryAfter reads the header of that name: seconds, or a date.
-func retryAfter(value string, now time.Time) time.Duration {
+// RetryAfter reads the header of that name: seconds, or a date.
+func RetryAfter(value string, now time.Time) time.Duration {
 	value = strings.TrimSpace(value)
 	if seconds, err := strconv.Atoi(value); err == nil && seconds >= 0 {
 		return time.Duration(min(seconds, int(24*time.Hour/time.Second))) * time.Second
@@ -125,8 +132,8 @@ func retryAfter(value string, now time.Time) time.Duration {
 	return 0
 }
 
-// temporaryStatus says whether the same request may succeed a little later.
-func temporaryStatus(code int) bool {
+// TemporaryStatus says whether the same request may succeed a little later.
+func TemporaryStatus(code int) bool {
 	switch code {
 	case http.StatusRequestTimeout, http.StatusTooManyRequests,
 		499: // nginx: client closed request
@@ -137,22 +144,22 @@ func temporaryStatus(code int) bool {
 	return code >= 500
 }
 
-// temporary says whether a network error may go away by itself. Errors that say that we were
+// Temporary says whether a network error may go away by itself. Errors that say that we were
 // told a wrong name, port or protocol do not.
-func temporary(err error) bool {
+func Temporary(err error) bool {
 	if errors.Is(err, context.Canceled) || errors.Is(err, context.DeadlineExceeded) ||
-		errors.Is(err, syscall.ECONNREFUSED) || errors.Is(err, http.ErrSchemeMismatch) || errors.Is(err, errRefused) {
+		errors.Is(err, syscall.ECONNREFUSED) || errors.Is(err, http.ErrSchemeMismatch) {
 		return false
 	}
 	var dns *net.DNSError
 	if errors.As(err, &dns) {
 		return !dns.IsNotFound
 	}
-	return !isTLS(err) && isNetwork(err)
+	return !IsTLS(err) && IsNetwork(err)
 }
 
-// isTLS says whether the two sides could not agree on a secure connection.
-func isTLS(err error) bool {
+// IsTLS says whether the two sides could not agree on a secure connection.
+func IsTLS(err error) bool {
 	var (
 		record      tls.RecordHeaderError
 		verify      *tls.CertificateVerificationError
@@ -165,8 +172,8 @@ func isTLS(err error) bool {
 		errors.As(err, &authority) || errors.As(err, &hostname) || errors.As(err, &certificate)
 }
 
-// isNetwork says whether the error came from the connection and not from us.
-func isNetwork(err error) bool {
+// IsNetwork says whether the error came from the connection and not from us.
+func IsNetwork(err error) bool {
 	var n net.Error
 	return errors.As(err, &n) || errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) ||
 		errors.Is(err, syscall.EPIPE) || errors.Is(err, syscall.ECONNRESET) || errors.Is(err, net.ErrClosed)
