@@ -46,8 +46,14 @@ type IndexEntry struct {
 	Implied bool
 }
 
+// Content is what can be read of a file: from its start, and at any place.
+type Content interface {
+	io.Reader
+	io.ReaderAt
+}
+
 // Content reads the bytes of the regular file e, which must be an entry of im.Index and no Hardlink.
-func (im *Image) Content(e *IndexEntry) io.Reader {
+func (im *Image) Content(e *IndexEntry) Content {
 	if im.File == nil && im.absent != nil {
 		return im.absent.content(e)
 	}

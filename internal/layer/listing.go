@@ -3,7 +3,6 @@ package layer
 import (
 	"bytes"
 	"fmt"
-	"io"
 
 	"hako/internal/tree"
 )
@@ -22,31 +21,46 @@ type absent struct {
 }
 
 // content reads the file e when it is first read from.
-func (a *absent) content(e *IndexEntry) io.Reader {
+func (a *absent) content(e *IndexEntry) Content {
 	if data, ok := a.small[e.Path]; ok {
 		return bytes.NewReader(data)
 	}
 	return &lateReader{absent: a, path: e.Path}
 }
 
-// lateReader opens the layer at the first Read.
+// lateReader opens the layer at the first read.
 type lateReader struct {
 	absent *absent
 	path   string
-	r      io.Reader
+	r      Content
+}
+
+func (l *lateReader) open() error {
+	if l.r != nil {
+		return nil
+	}
+	im, err := l.absent.open()
+	if err != nil {
+		return err
+	}
+	e := im.Index.Find(l.path)
+	if e == nil || e.Kind != tree.Regular {
+		return fmt.Errorf("read %s: the layer does not hold it any more", l.path)
+	}
+	l.r = im.Content(e)
+	return nil
 }
 
 func (l *lateReader) Read(p []byte) (int, error) {
-	if l.r == nil {
-		im, err := l.absent.open()
-		if err != nil {
-			return 0, err
-		}
-		e := im.Index.Find(l.path)
-		if e == nil || e.Kind != tree.Regular {
-			return 0, fmt.Errorf("read %s: the layer does not hold it any more", l.path)
-		}
-		l.r = im.Content(e)
+	if err := l.open(); err != nil {
+		return 0, err
 	}
 	return l.r.Read(p)
+}
+
+func (l *lateReader) ReadAt(p []byte, off int64) (int, error) {
+	if err := l.open(); err != nil {
+		return 0, err
+	}
+	return l.r.ReadAt(p, off)
 }

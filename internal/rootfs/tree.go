@@ -107,7 +107,7 @@ func (t *Tree) ReadDir(path string) ([]string, error) {
 	return names, nil
 }
 
-// Open reads the content of the regular file at path.
+// Open reads the content of the regular file at path. What it returns is an io.ReaderAt, too.
 func (t *Tree) Open(path string) (io.ReadCloser, error) {
 	n := t.find(path)
 	if n == nil {
@@ -116,7 +116,21 @@ func (t *Tree) Open(path string) (io.ReadCloser, error) {
 	if n.entry.Kind != tree.Regular {
 		return nil, &fs.PathError{Op: "open", Path: path, Err: errNotRegular}
 	}
-	return io.NopCloser(n.from.image.Content(n.entry)), nil
+	return opened{n.from.image.Content(n.entry)}, nil
+}
+
+// opened is an open file. There is nothing to close: the layer stays.
+type opened struct{ layer.Content }
+
+func (opened) Close() error { return nil }
+
+// Layer is the number of the layer, from 0, that what path names comes from; -1 if no layer says anything about it.
+func (t *Tree) Layer(path string) int {
+	n := t.find(path)
+	if n == nil || n.from == nil {
+		return -1
+	}
+	return n.from.number - 1
 }
 
 // Resolve follows the symbolic links of path inside the tree, the last component's only if last is set;
