@@ -63,7 +63,9 @@ func (q *query) run(ctx context.Context) (*found, error) {
 		if err != nil {
 			return nil, err
 		}
-		if image.SelectPlatform(q.want, []ocispec.Platform{f.platform}) < 0 {
+		// An image that is there for one platform only is taken whatever that is, as BuildKit and kaniko do:
+		// many have a wrong one. The plan warns (InvalidBaseImagePlatform).
+		if f.platform.OS != "linux" {
 			return nil, q.mismatch([]ocispec.Platform{f.platform})
 		}
 		return f, nil

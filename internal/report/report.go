@@ -138,13 +138,10 @@ func (r *Report) json() jsonReport {
 	return out
 }
 
-// location has a range for each line, as BuildKit's has.
+// location has a range for each line, as BuildKit's has. It is never nil: buildx would fail.
 func location(s diag.Span) *jsonLocation {
-	if s.Start == 0 {
-		return nil
-	}
 	out := &jsonLocation{}
-	for n := s.Start; n <= s.End; n++ {
+	for n := s.Start; n <= s.End && s.Start > 0; n++ {
 		out.Ranges = append(out.Ranges, jsonRange{jsonLine{n}, jsonLine{n}})
 	}
 	return out
@@ -160,6 +157,15 @@ func span(err error) diag.Span {
 		return e.Span
 	}
 	return diag.Span{}
+}
+
+// summary is the message and the hint, without the place.
+func summary(err error) string {
+	var e *diag.Error
+	if errors.As(err, &e) {
+		return diag.Format(&diag.Error{What: e.What, Cause: e.Cause, Hint: e.Hint})
+	}
+	return diag.Format(err)
 }
 
 func hint(err error) string {

@@ -117,7 +117,7 @@ func (r *Report) sarif() sarifLog {
 	if r.Err != nil {
 		run.Results = append(run.Results, sarifResult{
 			RuleID: brokenRule, RuleIndex: index[brokenRule], Level: "error",
-			Message: sarifText{diag.Format(r.Err)}, Locations: r.sarifLocation(span(r.Err)),
+			Message: sarifText{summary(r.Err)}, Locations: r.sarifLocation(span(r.Err)),
 		})
 	}
 	return sarifLog{Schema: "https://json.schemastore.org/sarif-2.1.0.json", Version: "2.1.0", Runs: []sarifRun{run}}

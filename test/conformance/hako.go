@@ -26,6 +26,24 @@ var _ Builder = (*Hako)(nil)
 
 // Build is Builder's.
 func (h *Hako) Build(ctx context.Context, job Job) error {
+	env, req := h.request(job)
+	_, err := build.Build(ctx, env, req)
+	if err == nil {
+		return nil
+	}
+	return buildError(err)
+}
+
+func buildError(err error) *BuildError {
+	failed := &BuildError{Text: err.Error()}
+	if d := (*diag.Error)(nil); errors.As(err, &d) {
+		failed.Line = d.Span.Start
+	}
+	return failed
+}
+
+// request is what job asks for, and the world that it runs in.
+func (h *Hako) request(job Job) (build.Env, build.Request) {
 	a := job.Case.Args
 	env := build.Env{
 		Now:       time.Now,
@@ -52,15 +70,7 @@ func (h *Hako) Build(ctx context.Context, job Job) error {
 		name, value, _ := strings.Cut(l, "=")
 		req.Labels = append(req.Labels, build.KeyValue{Key: name, Value: value})
 	}
-	_, err := build.Build(ctx, env, req)
-	if err == nil {
-		return nil
-	}
-	failed := &BuildError{Text: err.Error()}
-	if d := (*diag.Error)(nil); errors.As(err, &d) {
-		failed.Line = d.Span.Start
-	}
-	return failed
+	return env, req
 }
 
 // redirect sends every request to one host over plain HTTP.
