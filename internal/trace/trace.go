@@ -87,7 +87,7 @@ func (t *Trace) stepLocked(e event.StepDone) {
 	if e.Cached {
 		args["cached"] = true
 	}
-	stage, _, _ := strings.Cut(e.Step, "/")
+	stage := stageOf(e.Step)
 	t.writeLocked(entry{Name: b.name, Lane: t.laneLocked(stage), Args: args}, b.at, b.at.Add(e.Duration))
 }
 
@@ -109,7 +109,7 @@ func (t *Trace) progressLocked(e event.Progress) {
 // spanLocked writes an activity into the lane of its step's stage, or into a free one.
 func (t *Trace) spanLocked(e event.Span) {
 	if e.Step != "" {
-		stage, _, _ := strings.Cut(e.Step, "/")
+		stage := stageOf(e.Step)
 		t.writeLocked(entry{Name: e.Name, Lane: t.laneLocked(stage), Args: map[string]any{"step": e.Step}}, e.Start, e.End)
 		return
 	}
@@ -185,4 +185,12 @@ func (t *Trace) Close() error {
 		return fmt.Errorf("write the trace: %w", t.err)
 	}
 	return nil
+}
+
+// stageOf is the stage of a step's ID, which may have a platform in front: "linux/arm64 build/3".
+func stageOf(step string) string {
+	if i := strings.LastIndexByte(step, '/'); i >= 0 {
+		return step[:i]
+	}
+	return step
 }

@@ -29,15 +29,15 @@ func TestTrace(t *testing.T) {
 	c.set(0)
 	var out bytes.Buffer
 	tr := trace.New(&out, c.now)
-	tr.Emit(event.StepStarted{Step: "a/1", Name: "RUN true", Time: c.set(10)})
+	tr.Emit(event.StepStarted{Step: "linux/arm64 a/1", Name: "RUN true", Time: c.set(10)})
 	tr.Emit(event.Progress{ID: "x", What: "pull x", Total: 7})
 	c.set(15)
 	tr.Emit(event.Progress{ID: "y", What: "pull y"})
 	tr.Emit(event.Progress{ID: "x", What: "pull x", Done: 7, Finished: true})
 	c.set(20)
 	tr.Emit(event.Progress{ID: "y", What: "pull y", Done: 9, Finished: true})
-	tr.Emit(event.Span{Name: "layer", Step: "a/1", Start: c.set(21), End: c.set(22)})
-	tr.Emit(event.StepDone{Step: "a/1", Err: errors.New("broken"), Duration: 12 * time.Millisecond})
+	tr.Emit(event.Span{Name: "layer", Step: "linux/arm64 a/1", Start: c.set(21), End: c.set(22)})
+	tr.Emit(event.StepDone{Step: "linux/arm64 a/1", Err: errors.New("broken"), Duration: 12 * time.Millisecond})
 	tr.Emit(event.Span{Name: "plan", Start: c.set(1), End: c.set(2)})
 	tr.Emit(event.StepDone{Step: "never/1"})
 	tr.Emit(event.Info{Message: "nothing for a trace"})
@@ -56,9 +56,9 @@ func TestTrace(t *testing.T) {
 		lane(0, "transfer 1"),
 		{Name: "pull x", Ph: "X", Ts: 10_000, Dur: 5_000, Pid: 1, Tid: 0, Args: map[string]any{"bytes": 7.0}},
 		{Name: "pull y", Ph: "X", Ts: 15_000, Dur: 5_000, Pid: 1, Tid: 0, Args: map[string]any{"bytes": 9.0}},
-		lane(1, "a"),
-		{Name: "layer", Ph: "X", Ts: 21_000, Dur: 1_000, Pid: 1, Tid: 1, Args: map[string]any{"step": "a/1"}},
-		{Name: "RUN true", Ph: "X", Ts: 10_000, Dur: 12_000, Pid: 1, Tid: 1, Args: map[string]any{"step": "a/1", "error": "broken"}},
+		lane(1, "linux/arm64 a"),
+		{Name: "layer", Ph: "X", Ts: 21_000, Dur: 1_000, Pid: 1, Tid: 1, Args: map[string]any{"step": "linux/arm64 a/1"}},
+		{Name: "RUN true", Ph: "X", Ts: 10_000, Dur: 12_000, Pid: 1, Tid: 1, Args: map[string]any{"step": "linux/arm64 a/1", "error": "broken"}},
 		lane(2, "builder 1"),
 		{Name: "plan", Ph: "X", Ts: 1_000, Dur: 1_000, Pid: 1, Tid: 2},
 	}
