@@ -104,17 +104,19 @@ func (b *builder) openState(ctx context.Context) (err error) {
 
 // openRegistry opens what talks to registries.
 func (b *builder) openRegistry() (err error) {
-	r, o := b.req.Registry, b.req.Outputs
-	b.client, err = registry.New(registry.Options{
-		Insecure: r.Insecure, InsecurePull: r.InsecurePull, InsecureRegistries: r.InsecureRegistries,
-		SkipTLSVerify: r.SkipTLSVerify, SkipTLSVerifyPull: r.SkipTLSVerifyPull, SkipTLSVerifyRegistries: r.SkipTLSVerifyRegistries,
-		DockerConfigDirs: r.DockerConfigDirs, UserAgent: r.UserAgent, Transport: b.env.Transport, Events: b.env.Events,
-	})
+	o := b.req.Outputs
+	options, err := b.registryOptions()
 	if err != nil {
 		return err
 	}
+	if b.client, err = registry.New(options); err != nil {
+		return err
+	}
 	b.closers = append(b.closers, nothing(b.client.Close))
-	b.bases = imagesource.New(imagesource.Options{Registry: b.client, Dir: b.dir, Blobs: b.store, Events: b.env.Events})
+	b.bases = imagesource.New(imagesource.Options{
+		Registry: b.client, Dir: b.dir, Blobs: b.store, Events: b.env.Events,
+		Mirrors: b.mirrors(), OnlyMirrors: b.req.Registry.OnlyMirrors,
+	})
 	b.closers = append(b.closers, b.bases.Close)
 	b.output, err = output.New(b.client, output.Options{
 		Destinations: o.Destinations, NoPush: o.NoPush, TarPath: o.TarPath, OCILayoutPath: o.OCILayoutPath,

@@ -76,6 +76,13 @@ type Registry struct {
 	// SkipTLSVerify, SkipTLSVerifyPull and SkipTLSVerifyRegistries leave out certificate checks likewise.
 	SkipTLSVerify, SkipTLSVerifyPull bool
 	SkipTLSVerifyRegistries          []string
+	// Certificates are PEM files of authorities to trust, by the host that they were given for; ClientCertificates are
+	// "CERTIFICATE,KEY" files to show to a host.
+	Certificates, ClientCertificates []KeyValue
+	// Mirrors are places to ask for the images of a registry, in order: registry and "host[:port][/prefix]".
+	// OnlyMirrors says not to ask a registry that has mirrors itself.
+	Mirrors     []KeyValue
+	OnlyMirrors bool
 	// DockerConfigDirs are searched for config.json; credentials of an earlier directory are tried first.
 	DockerConfigDirs []string
 	// UserAgent is sent to registries.

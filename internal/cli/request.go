@@ -12,7 +12,7 @@ import (
 
 // request turns the flags, the one operand of "hako build" and the environment into a build.Request.
 func (c *command) request(vs *values, operands []string) (build.Request, error) {
-	if err := errors.Join(vs.unsupported(), c.unsupportedEnv()); err != nil {
+	if err := vs.unsupported(); err != nil {
 		return build.Request{}, err
 	}
 	req := build.Request{
@@ -60,16 +60,6 @@ func firstSet(texts ...string) string {
 		}
 	}
 	return ""
-}
-
-// unsupportedEnv is the error of variables that ask for what does not exist yet.
-func (c *command) unsupportedEnv() error {
-	for _, name := range []string{"KANIKO_REGISTRY_MIRROR", "KANIKO_REGISTRY_MAP"} {
-		if c.getenv(name) != "" {
-			return fmt.Errorf("the environment variable %s is not supported yet", name)
-		}
-	}
-	return nil
 }
 
 // buildArgs resolves "NAME=VALUE", and "NAME" from the environment: unset is empty, as in kaniko.
@@ -195,7 +185,9 @@ func (c *command) registry(vs *values) build.Registry {
 		Insecure: vs.bool("insecure"), InsecurePull: vs.bool("insecure-pull"), InsecureRegistries: vs.list("insecure-registry"),
 		SkipTLSVerify: vs.bool("skip-tls-verify"), SkipTLSVerifyRegistries: vs.list("skip-tls-verify-registry"),
 		SkipTLSVerifyPull: vs.bool("skip-tls-verify-pull") || vs.bool("skip-tls-verify"),
-		UserAgent:         "hako/" + c.env.Version,
+		Certificates:      pairs(vs.list("registry-certificate"), "="), ClientCertificates: pairs(vs.list("registry-client-cert"), "="),
+		Mirrors: c.mirrors(vs), OnlyMirrors: vs.bool("skip-default-registry-fallback"),
+		UserAgent: "hako/" + c.env.Version,
 	}
 	if client := c.getenv("UPSTREAM_CLIENT_TYPE"); client != "" {
 		r.UserAgent += "," + client
@@ -210,4 +202,23 @@ func (c *command) registry(vs *values) build.Registry {
 		r.DockerConfigDirs = append(r.DockerConfigDirs, kaniko)
 	}
 	return r
+}
+
+// mirrors are the maps of --registry-map and KANIKO_REGISTRY_MAP, and then, for Docker Hub, --registry-mirror
+// and KANIKO_REGISTRY_MIRROR.
+func (c *command) mirrors(vs *values) []build.KeyValue {
+	var out []build.KeyValue
+	for _, given := range append(vs.list("registry-map"), c.getenv("KANIKO_REGISTRY_MAP")) {
+		for _, pair := range strings.Split(given, ";") {
+			if from, to, ok := strings.Cut(pair, "="); ok {
+				out = append(out, build.KeyValue{Key: strings.TrimSpace(from), Value: strings.TrimSpace(to)})
+			}
+		}
+	}
+	for _, to := range append(vs.list("registry-mirror"), c.getenv("KANIKO_REGISTRY_MIRROR")) {
+		if to != "" {
+			out = append(out, build.KeyValue{Key: "docker.io", Value: to})
+		}
+	}
+	return out
 }

@@ -95,6 +95,23 @@ func TestRequest(t *testing.T) {
 			},
 		},
 		{
+			name:    "mirrors and certificates",
+			environ: []string{"KANIKO_REGISTRY_MIRROR=m2/p", "KANIKO_REGISTRY_MAP=quay.io=q2; ghcr.io = g"},
+			args: []string{
+				"--registry-map=quay.io=q1;docker.io=d", "--registry-mirror=m1", "--skip-default-registry-fallback",
+				"--registry-certificate=a=/a.pem", "--registry-client-cert", "a=/c.pem,/k.pem",
+			},
+			want: func(r *build.Request) {
+				r.Registry.Mirrors = []build.KeyValue{
+					{Key: "quay.io", Value: "q1"}, {Key: "docker.io", Value: "d"}, {Key: "quay.io", Value: "q2"}, {Key: "ghcr.io", Value: "g"},
+					{Key: "docker.io", Value: "m1"}, {Key: "docker.io", Value: "m2/p"},
+				}
+				r.Registry.OnlyMirrors = true
+				r.Registry.Certificates = []build.KeyValue{{Key: "a", Value: "/a.pem"}}
+				r.Registry.ClientCertificates = []build.KeyValue{{Key: "a", Value: "/c.pem,/k.pem"}}
+			},
+		},
+		{
 			name: "old spellings", args: []string{"--tarPath", "x.tar", "--customPlatform=linux/arm64", "--snapshotMode=redo"},
 			want: func(r *build.Request) { r.Outputs.TarPath, r.Platforms = "x.tar", []string{"linux/arm64"} },
 		},
@@ -158,8 +175,6 @@ func TestRefused(t *testing.T) {
 	}{
 		{args: []string{"--cache"}, want: "--cache is not supported yet"},
 		{args: []string{"--cache=1"}, want: "--cache is not supported yet"},
-		{args: []string{"--registry-mirror=m"}, want: "--registry-mirror is not supported yet"},
-		{args: []string{"--registry-map=a=b;c=d"}, want: "--registry-map is not supported yet"},
 		{args: []string{"--registry-map=a"}, want: `invalid argument "a" for "--registry-map" flag: expected key=value, got "a"`},
 		{args: []string{"--secret=id=x"}, want: "--secret is not supported yet"},
 		{args: []string{"--target=a,b"}, want: "more than one --target is not supported yet"},
@@ -172,7 +187,6 @@ func TestRefused(t *testing.T) {
 		{args: []string{"--add-host=x"}, want: `--add-host "x" is not NAME:ADDRESS`},
 		{args: []string{"--shm-size=big"}, want: `--shm-size: "big" is not a size`},
 		{args: []string{"-c", "/a", "/b"}, want: "the context is given twice: --context /a and /b"},
-		{environ: []string{"KANIKO_REGISTRY_MIRROR=m"}, want: "the environment variable KANIKO_REGISTRY_MIRROR is not supported yet"},
 		{environ: []string{"KANIKO_NO_PUSH=maybe"}, want: `KANIKO_NO_PUSH="maybe" is not a bool`},
 	} {
 		_, _, err := parse(t, test.environ, append([]string{"--no-push"}, test.args...))

@@ -40,6 +40,10 @@ type Options struct {
 	Blobs *blob.Store
 	// Events receives the progress of downloads; nil drops it.
 	Events event.Sink
+	// Mirrors are asked for the images of their registries before these, in this order; OnlyMirrors says not to ask a registry
+	// that has mirrors itself.
+	Mirrors     []Mirror
+	OnlyMirrors bool
 	// Jobs is how many layers are fetched and inflated at the same time; zero means four.
 	Jobs int
 }
@@ -132,8 +136,7 @@ func (s *Source) ResolveLayout(context.Context, string, ocispec.Platform) (*plan
 }
 
 func (s *Source) resolve(ctx context.Context, ref name.Reference, platform ocispec.Platform) (*resolved, error) {
-	q := query{source: s, ref: ref, want: platform}
-	found, err := q.run(ctx)
+	found, repo, err := s.find(ctx, ref, platform)
 	if err != nil {
 		return nil, err
 	}
@@ -147,7 +150,7 @@ func (s *Source) resolve(ctx context.Context, ref name.Reference, platform ocisp
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for i, d := range found.layers {
-		r.layers = append(r.layers, s.layerLocked(ref.Context(), d, fmt.Sprintf("%s layer %d/%d", r.ref.Ref, i+1, len(found.layers))))
+		r.layers = append(r.layers, s.layerLocked(repo, d, fmt.Sprintf("%s layer %d/%d", r.ref.Ref, i+1, len(found.layers))))
 	}
 	s.images[imageKey{r.ref.Ref, r.ref.Digest}] = r
 	return r, nil

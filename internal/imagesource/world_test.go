@@ -31,6 +31,7 @@ type world struct {
 	reg    *registrytest.Registry
 	host   string
 	client *registry.Client
+	dir    *workdir.Dir
 	blobs  *blob.Store
 	source *imagesource.Source
 	// keeps says whether fetched blobs are stored: not if the work directory is memory.
@@ -54,6 +55,7 @@ func newWorldIn(t *testing.T, place workdir.Options) *world {
 	if err != nil {
 		t.Fatal(err)
 	}
+	w.dir = dir
 	w.keeps = !dir.Report().InMemory
 	if w.blobs, err = blob.New(dir); err != nil {
 		t.Fatal(err)

@@ -157,7 +157,7 @@ func (r *Repository) hint(err error) string {
 	case errors.Is(err, http.ErrSchemeMismatch):
 		return fmt.Sprintf("%s speaks plain HTTP; allow that with --insecure-registry=%s.", r.Host(), r.Host())
 	case web.IsTLS(err):
-		return fmt.Sprintf("Trust the registry's certificate (SSL_CERT_DIR), or skip the check with --skip-tls-verify-registry=%s.", r.Host())
+		return fmt.Sprintf("Trust the registry's authority with --registry-certificate=%[1]s=FILE, or skip the check with --skip-tls-verify-registry=%[1]s.", r.Host())
 	case errors.As(err, &dns):
 		return fmt.Sprintf("Check the registry's name %q and that this machine can resolve it.", r.Host())
 	case errors.Is(err, errRefused):

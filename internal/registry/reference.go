@@ -50,6 +50,9 @@ func familiar(s string) string {
 	return s
 }
 
+// SameHost says whether a and b name the same registry: letters' case, a scheme and which of Docker Hub's names do not matter.
+func SameHost(a, b string) bool { return canonicalHost(a) == canonicalHost(b) }
+
 // canonicalHost maps the names of Docker Hub to the one that go-containerregistry uses, and all to lower case.
 // A scheme, which some put before hosts in options, is dropped.
 func canonicalHost(h string) string {

@@ -41,6 +41,10 @@ type Options struct {
 	// SkipTLSVerifyRegistries for single hosts.
 	SkipTLSVerify, SkipTLSVerifyPull bool
 	SkipTLSVerifyRegistries          []string
+	// Certificates are PEM files of authorities to trust beside those of the system.
+	Certificates []string
+	// ClientCertificates are shown to the hosts that they belong to ("host[:port]").
+	ClientCertificates map[string]KeyPair
 	// DockerConfigDirs are searched for config.json; credentials of an earlier directory are tried first.
 	DockerConfigDirs []string
 	// UserAgent is sent with each request; empty means "hako".

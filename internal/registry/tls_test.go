@@ -54,7 +54,7 @@ func TestTLS(t *testing.T) {
 			if name == "not trusted" {
 				wantError(t, err, "HOST",
 					"ask for registry.test/a@"+digest.FromString("x").String()+`: Get https://registry.test/v2/: tls: failed to verify certificate: x509: certificate is valid for example.com, *.example.com, not registry.test`,
-					"Trust the registry's certificate (SSL_CERT_DIR), or skip the check with --skip-tls-verify-registry=registry.test.")
+					"Trust the registry's authority with --registry-certificate=registry.test=FILE, or skip the check with --skip-tls-verify-registry=registry.test.")
 			}
 		})
 	}

@@ -35,8 +35,8 @@ func newTransports(o *Options) (verified, unverified http.RoundTripper, owned []
 	switch {
 	case o.Transport == nil:
 		base = web.NewTransport()
-	case !ok && (o.SkipTLSVerify || o.SkipTLSVerifyPull || len(o.SkipTLSVerifyRegistries) > 0):
-		return nil, nil, nil, &diag.Error{What: "skip the verification of TLS certificates: the transport given does not allow it"}
+	case !ok && o.asksForTLS():
+		return nil, nil, nil, &diag.Error{What: "set up TLS: the transport given does not allow it"}
 	case !ok:
 		return o.Transport, o.Transport, nil, nil
 	default:
@@ -44,12 +44,27 @@ func newTransports(o *Options) (verified, unverified http.RoundTripper, owned []
 	}
 	base.DisableCompression = true // a blob marked "Content-Encoding: gzip" must arrive as it is
 	base.MaxResponseHeaderBytes = maxHeaderBytes
-	skip := base.Clone()
-	if skip.TLSClientConfig == nil {
-		skip.TLSClientConfig = &tls.Config{}
+	if base.TLSClientConfig == nil {
+		base.TLSClientConfig = &tls.Config{}
 	}
+	if err := trust(base.TLSClientConfig, o.Certificates); err != nil {
+		return nil, nil, nil, err
+	}
+	skip := base.Clone()
 	skip.TLSClientConfig.InsecureSkipVerify = true
-	return base, skip, []*http.Transport{base, skip}, nil
+	owned = []*http.Transport{base, skip}
+	verified, made, err := withClientCertificates(base, o.ClientCertificates)
+	if err != nil {
+		return nil, nil, nil, err
+	}
+	owned = append(owned, made...)
+	unverified, made, err = withClientCertificates(skip, o.ClientCertificates)
+	return verified, unverified, append(owned, made...), err
+}
+
+// asksForTLS says whether an option needs a say in how TLS is spoken.
+func (o *Options) asksForTLS() bool {
+	return o.SkipTLSVerify || o.SkipTLSVerifyPull || len(o.SkipTLSVerifyRegistries)+len(o.Certificates)+len(o.ClientCertificates) > 0
 }
 
 // tlsChoice sends a request with or without certificate checks.
