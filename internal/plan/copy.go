@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"path"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -24,6 +25,8 @@ type copySpec struct {
 	link, parents bool
 	exclude       []string
 	unpack        *bool
+	checksum      string // of a remote source; empty for none
+	keepGitDir    *bool  // of git repositories
 }
 
 func (c *copySpec) name() string {
@@ -34,23 +37,8 @@ func (c *copySpec) name() string {
 }
 
 func (p *planner) copy(c copySpec) error {
-	if c.from != nil && !c.from.planned && !c.from.replaced {
-		return &diag.Error{
-			What: fmt.Sprintf("COPY --from: stage %s comes after stage %s", c.from.out.ID(), p.out.ID()),
-			Hint: "Move the stage that is copied from before this one.",
-		}
-	}
-	if err := checkChmod(c.chmod); err != nil {
+	if err := p.checkCopy(&c); err != nil {
 		return err
-	}
-	if err := p.checkExcludes(&c); err != nil {
-		return err
-	}
-	if c.link && chownByName(c.chown) {
-		return &diag.Error{
-			What: fmt.Sprintf("%s --link --chown=%s: names cannot be looked up, because --link does not see the files of the stage", c.name(), c.chown),
-			Hint: "Give numbers, --chown=UID[:GID], or leave out --link.",
-		}
 	}
 	op := &Copy{Add: c.add, Unpack: c.unpack, Link: c.link && c.chmod == "", Exclude: c.exclude, Dest: p.dest(c.DestPath), Chown: c.chown, Chmod: c.chmod}
 	var text strings.Builder
@@ -92,6 +80,30 @@ func (p *planner) copy(c copySpec) error {
 		op.From = c.from.source()
 	}
 	return p.commit(text.String(), op)
+}
+
+// checkRemoteFlags refuses a --checksum that nothing would be compared with, and warns of flags without effect.
+func (p *planner) checkRemoteFlags(c *copySpec) error {
+	isGit := func(src string) bool { return remoteKind(src) == gitRepository }
+	if c.keepGitDir != nil && !slices.ContainsFunc(c.SourcePaths, isGit) {
+		p.note("ADD --keep-git-dir has no effect: no source is a git repository")
+	}
+	switch {
+	case c.checksum == "":
+	case len(c.SourcePaths) == 0:
+		return &diag.Error{What: "ADD --checksum is for URLs and git repositories, not for heredocs"}
+	case len(c.SourcePaths) != 1:
+		return &diag.Error{
+			What: fmt.Sprintf("ADD --checksum is for a single source, not for %d", len(c.SourcePaths)),
+			Hint: "Write an ADD of its own for each source that is to be checked.",
+		}
+	case remoteKind(c.SourcePaths[0]) == "":
+		return &diag.Error{
+			What: "ADD --checksum is for URLs and git repositories, not for " + c.SourcePaths[0],
+			Hint: "Leave out --checksum: files of the context are what they are.",
+		}
+	}
+	return nil
 }
 
 // chownByName says whether a part of "user[:group]" is not a number.
@@ -152,6 +164,29 @@ func patternError(what, pattern string, err error) error {
 	return &diag.Error{What: fmt.Sprintf("%s: bad pattern %q", what, pattern), Cause: err, Hint: `Write a "[" that is meant literally as "\[".`}
 }
 
+// checkCopy refuses what the flags cannot mean.
+func (p *planner) checkCopy(c *copySpec) error {
+	if c.from != nil && !c.from.planned && !c.from.replaced {
+		return &diag.Error{
+			What: fmt.Sprintf("COPY --from: stage %s comes after stage %s", c.from.out.ID(), p.out.ID()),
+			Hint: "Move the stage that is copied from before this one.",
+		}
+	}
+	if err := checkChmod(c.chmod); err != nil {
+		return err
+	}
+	if err := p.checkExcludes(c); err != nil {
+		return err
+	}
+	if c.link && chownByName(c.chown) {
+		return &diag.Error{
+			What: fmt.Sprintf("%s --link --chown=%s: names cannot be looked up, because --link does not see the files of the stage", c.name(), c.chown),
+			Hint: "Give numbers, --chown=UID[:GID], or leave out --link.",
+		}
+	}
+	return p.checkRemoteFlags(c)
+}
+
 // source is s as something to copy from.
 func (s *stage) source() From {
 	if s.kind == ofFile && !s.replaced {
@@ -197,6 +232,9 @@ func checkSource(c *copySpec, src string) error {
 	return &diag.Error{What: fmt.Sprintf("COPY cannot read a %s: %s", kind, withoutSecrets(src)), Hint: "COPY reads files of the context; ADD reads from elsewhere."}
 }
 
+// gitRepository is what people call such a source.
+const gitRepository = "git repository"
+
 // remoteKind says what a source is that is not a path: "URL", "git repository", or empty.
 func remoteKind(src string) string {
 	lower := strings.ToLower(src)
@@ -205,11 +243,11 @@ func remoteKind(src string) string {
 		return ""
 	case strings.HasPrefix(src, "http://"), strings.HasPrefix(src, "https://"):
 		if rest, _, _ := strings.Cut(src, "#"); strings.HasSuffix(strings.TrimSuffix(beforeQuery(rest), "/"), ".git") {
-			return "git repository"
+			return gitRepository
 		}
 		return "URL"
 	case strings.HasPrefix(lower, "git://"), strings.HasPrefix(lower, "ssh://"), isSCP(src):
-		return "git repository"
+		return gitRepository
 	}
 	return ""
 }

@@ -116,10 +116,15 @@ func (p *planner) expandWords() error {
 	if _, isArg := p.cmd.(*instructions.ArgCommand); isArg {
 		return nil
 	}
+	add, isAdd := p.cmd.(*instructions.AddCommand)
+	checked := isAdd && add.Checksum != ""
 	if c, ok := p.cmd.(instructions.SupportsSingleWordExpansion); ok {
 		if err := c.Expand(func(word string) (string, error) { return p.word(p.lex, word) }); err != nil {
 			return err
 		}
+	}
+	if checked && add.Checksum == "" {
+		p.note("ADD --checksum is empty here: nothing is checked")
 	}
 	if c, ok := p.cmd.(instructions.SupportsSingleWordExpansionRaw); ok {
 		lex := shell.NewLex('\\')
@@ -161,7 +166,7 @@ func (p *planner) dispatch() error {
 	case *instructions.AddCommand:
 		return p.copy(copySpec{
 			add: true, SourcesAndDest: c.SourcesAndDest, chown: c.Chown, chmod: c.Chmod,
-			link: c.Link, exclude: c.ExcludePatterns, unpack: c.Unpack,
+			link: c.Link, exclude: c.ExcludePatterns, unpack: c.Unpack, checksum: c.Checksum, keepGitDir: c.KeepGitDir,
 		})
 	case *instructions.WorkdirCommand:
 		return p.workdir(c)

@@ -34,7 +34,7 @@ func fieldTable() map[reflect.Type]map[string]string {
 		},
 		reflect.TypeFor[instructions.AddCommand](): base(map[string]string{
 			"SourcesAndDest": used, "Chown": used, "Chmod": used,
-			"Link": used, "ExcludePatterns": used, "KeepGitDir": refused, "Checksum": refused, "Unpack": used,
+			"Link": used, "ExcludePatterns": used, "KeepGitDir": used, "Checksum": used, "Unpack": used,
 		}),
 		reflect.TypeFor[instructions.ArgCommand](): base(map[string]string{"Args": used}),
 		reflect.TypeFor[instructions.CmdCommand](): base(map[string]string{"ShellDependantCmdLine": used}),

@@ -13,13 +13,11 @@ import (
 // refuse stops at whatever the instruction says that nothing here carries out. Nothing is silently ignored:
 // fields_test.go lists every field of every instruction as used or as refused here.
 func (p *planner) refuse() error {
-	flag := ""
-	switch c := p.cmd.(type) {
-	case *instructions.RunCommand:
-		flag = refusedRun(c)
-	case *instructions.AddCommand:
-		flag = refusedAdd(c)
+	c, ok := p.cmd.(*instructions.RunCommand)
+	if !ok {
+		return nil
 	}
+	flag := refusedRun(c)
 	if flag == "" {
 		return nil
 	}
@@ -37,16 +35,6 @@ func refusedRun(c *instructions.RunCommand) string {
 		default:
 			return flag
 		}
-	}
-	return ""
-}
-
-func refusedAdd(c *instructions.AddCommand) string {
-	switch {
-	case c.KeepGitDir != nil:
-		return "keep-git-dir"
-	case c.Checksum != "":
-		return "checksum"
 	}
 	return ""
 }
