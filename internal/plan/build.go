@@ -110,6 +110,7 @@ type builder struct {
 	lint     *linter.Linter
 	warnings []Warning
 	budget   *budget
+	search   *budget // what suggestions may cost, in comparisons of characters
 
 	target, build ocispec.Platform
 	implicit      bool // no platform was asked for
@@ -132,7 +133,7 @@ type builder struct {
 
 func newBuilder(file *dockerfile.File, opts Options, resolver Resolver) (*builder, error) {
 	b := &builder{
-		file: file, opts: opts, resolver: resolver, lex: file.Lex(), budget: newBudget(),
+		file: file, opts: opts, resolver: resolver, lex: file.Lex(), budget: newBudget(), search: &budget{left: 1 << 28},
 		target: image.Normalize(opts.Platform), build: image.Normalize(opts.BuildPlatform), secret: newSecretNames(),
 		globalArgs: map[string]bool{}, declared: map[string]bool{}, byName: map[string]*stage{}, images: map[imageKey]*ImageRef{},
 		contexts: map[string]*namedContext{},

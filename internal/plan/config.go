@@ -58,6 +58,7 @@ func (p *planner) arg(c *instructions.ArgCommand) error {
 			}
 		}
 		p.args = append(p.args, kv)
+		p.argNames[kv.Key] = true
 		texts = append(texts, text)
 	}
 	err := p.config("ARG " + strings.Join(texts, " "))

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 	"time"
@@ -66,7 +67,7 @@ func (b *builder) begin(s *stage) error {
 		s.out.Base.Stage = s.base.out
 		*c = image.Clone(&s.base.out.Config)
 		s.platform, s.vars, s.workdirSet = s.base.platform, s.base.vars.clone(), s.base.workdirSet
-		s.args = slices.Clone(s.base.args)
+		s.args, s.argNames = slices.Clone(s.base.args), maps.Clone(s.base.argNames)
 	case s.ref != nil:
 		s.out.Base.Image = s.ref
 		*c = image.Clone(s.ref.Config)
@@ -93,7 +94,7 @@ func (b *builder) begin(s *stage) error {
 		c.Config.Env = append(c.Config.Env, "PATH="+image.DefaultPath)
 	}
 	if s.vars == nil {
-		s.vars = newVariables()
+		s.vars, s.argNames = newVariables(), map[string]bool{}
 	}
 	for _, kv := range c.Config.Env {
 		k, v := splitPair(kv)

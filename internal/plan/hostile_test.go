@@ -37,6 +37,17 @@ func TestHostileFilesAreCheap(t *testing.T) {
 		{"many ports", "FROM scratch\n" + many(9000, func(int) string { return "EXPOSE 0-65535" }), grows},
 		{"many stages", "FROM scratch AS s0\n" + many(4000, func(i int) string { return fmt.Sprintf("FROM scratch AS s%d\nCOPY --from=s%d / /", i+1, i) }), ""},
 		{"a tower of stages", "FROM scratch AS s0\n" + many(4000, func(i int) string { return fmt.Sprintf("FROM s%d AS s%d\nENV a%d=1", i, i+1, i) }), grows},
+		{"names that resemble each other", "FROM scratch\n" + many(1800, func(i int) string {
+			name := strings.Repeat("a", 1000)
+			return fmt.Sprintf("ENV %s%d=1\nLABEL a=$%s%d", name, 1000+i, name, 5000+i)
+		}), ""},
+		{"many undefined variables", "FROM scratch\n" + many(30, func(i int) string {
+			var b strings.Builder
+			for j := range 9000 {
+				fmt.Fprintf(&b, "$b%d", j)
+			}
+			return "ARG " + strings.ReplaceAll(b.String(), "$", " a") + fmt.Sprint(i) + "\nLABEL x=" + b.String()
+		}), ""},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			t.Parallel()

@@ -7,6 +7,7 @@ import (
 	"regexp"
 	"slices"
 	"strings"
+	"unicode/utf8"
 
 	"github.com/containerd/platforms"
 	"github.com/distribution/reference"
@@ -99,12 +100,15 @@ func (b *builder) lintDefaultBases(stages []instructions.Stage, args []instructi
 
 // lintUndeclared finds variables in FROM that no ARG before the first FROM declares.
 func (b *builder) lintUndeclared(unmatched map[string]struct{}, at []parser.Range, lint *linter.Linter) {
-	known := slices.Concat(b.globals.Keys(), sortedKeys(b.globalArgs))
 	for _, name := range sortedKeys(unmatched) {
-		if !slices.Contains(known, name) {
-			near, _ := suggest.Search(name, known, true)
-			lint.Run(&linter.RuleUndefinedArgInFrom, at, linter.RuleUndefinedArgInFrom.Format(name, near))
+		if _, predefined := b.globals.Get(name); predefined || b.globalArgs[name] {
+			continue
 		}
+		near := ""
+		if b.search.spend(len(b.globalArgs)) == nil {
+			near = b.near(name, slices.Concat(b.globals.Keys(), sortedKeys(b.globalArgs)))
+		}
+		lint.Run(&linter.RuleUndefinedArgInFrom, at, linter.RuleUndefinedArgInFrom.Format(name, near))
 	}
 }
 
@@ -177,13 +181,36 @@ func ignoresRoot(m *patternmatcher.PatternMatcher) bool {
 // lintUndefined finds variables that neither ENV nor ARG has set.
 func (p *planner) lintUndefined(unmatched map[string]struct{}) {
 	for _, name := range sortedKeys(unmatched) {
-		declared := slices.ContainsFunc(p.args, func(kv instructions.KeyValuePairOptional) bool { return kv.Key == name })
-		if declared || isScanArg(name) {
+		if p.argNames[name] || isScanArg(name) {
 			continue
 		}
-		near, _ := suggest.Search(name, p.vars.Keys(), true)
+		near := ""
+		if p.search.spend(len(p.vars.values)) == nil {
+			near = p.near(name, p.vars.Keys())
+		}
 		p.lint.Run(&linter.RuleUndefinedVar, p.cmd.Location(), linter.RuleUndefinedVar.Format(name, near))
 	}
+}
+
+// near is what BuildKit would suggest for name, or empty. Comparing takes as long as both names, one times the other:
+// after what b.search allows, there are no more suggestions.
+func (b *builder) near(name string, known []string) string {
+	length := utf8.RuneCountInString(name)
+	var options []string
+	for _, k := range known {
+		if d := len(k) - len(name); max(d, -d) > 2*utf8.UTFMax {
+			continue
+		}
+		if d := utf8.RuneCountInString(k) - length; max(d, -d) > 2 { // then more than two edits are needed
+			continue
+		}
+		options = append(options, k)
+	}
+	if b.search.spend(len(options)*length*length) != nil {
+		return ""
+	}
+	near, _ := suggest.Search(name, options, true)
+	return near
 }
 
 // lintPair finds "KEY value" without "=". secretOf is the instruction if its keys must not name secrets.

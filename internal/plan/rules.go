@@ -56,7 +56,7 @@ func (b *builder) newLinter() error {
 		b.note(at, fmt.Sprintf("check: %q has no effect: the value ends at the first blank", rest))
 	}
 	config.Warn = func(rule, description, url, message string, at []parser.Range) {
-		b.warnings = append(b.warnings, Warning{Rule: rule, Description: description, URL: url, Message: message, Span: b.file.Span(at)})
+		b.warn(Warning{Rule: rule, Description: description, URL: url, Message: message, Span: b.file.Span(at)})
 	}
 	b.lint = linter.New(config)
 	if len(b.opts.IgnorePatterns) > 0 {
@@ -119,5 +119,17 @@ func (b *builder) noteComment(comments []string, at []parser.Range) {
 }
 
 func (b *builder) note(at []parser.Range, text string) {
-	b.warnings = append(b.warnings, Warning{Message: text, Span: b.file.Span(at)})
+	b.warn(Warning{Message: text, Span: b.file.Span(at)})
+}
+
+// maxWarnings bounds what a hostile file makes us say.
+const maxWarnings = 5000
+
+func (b *builder) warn(w Warning) {
+	switch n := len(b.warnings); {
+	case n < maxWarnings:
+		b.warnings = append(b.warnings, w)
+	case n == maxWarnings:
+		b.warnings = append(b.warnings, Warning{Message: fmt.Sprintf("more than %d warnings: the rest is left out", maxWarnings), Span: diag.Span{File: b.file.Name}})
+	}
 }

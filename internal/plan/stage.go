@@ -44,8 +44,9 @@ type stage struct {
 
 	vars         *variables // ENV and ARG as the steps see them
 	args         []instructions.KeyValuePairOptional
-	envList      []string // Config.Env for steps; nil if out of date
-	argList      []string // likewise "K=V" of args
+	argNames     map[string]bool // those of args
+	envList      []string        // Config.Env for steps; nil if out of date
+	argList      []string        // likewise "K=V" of args
 	workdirSet   bool
 	cmd          seen
 	entry, check seen
