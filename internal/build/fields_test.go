@@ -55,8 +55,6 @@ func waiting() map[string]string {
 		"registry.Options.RetryDelay": "for tests; the default holds", "registry.Options.IdleTimeout": "for tests; the default holds",
 		"registry.Options.Transfers":   "no flag; the default holds",
 		"filecopy.Request.MaxUnpacked": "no flag; the default holds",
-		"sandbox.Step.Network":         "RUN --network is refused; NetworkDefault is the zero value",
-		"sandbox.Step.Mounts":          "RUN --mount is refused",
 		"sandbox.Step.Stdin":           "a step reads /dev/null",
 	}
 }

@@ -55,6 +55,22 @@ func (m *maker) Make(ctx context.Context, changes layer.Changes, keep bool) (_ s
 	return out, nil
 }
 
+// Hold implements [solve.Maker]. Nothing is compressed and no blob is kept.
+func (m *maker) Hold(ctx context.Context, changes layer.Changes) (rootfs.Source, error) {
+	f, err := m.dir.ExecFile("mount")
+	if err != nil {
+		return rootfs.Source{}, err
+	}
+	written, err := layer.Write(ctx, changes, io.Discard, layer.WriteOptions{Compression: layer.Uncompressed, Image: f})
+	if err != nil {
+		return rootfs.Source{}, errors.Join(err, f.Close())
+	}
+	return rootfs.Source{
+		DiffID: written.DiffID,
+		Open:   func(context.Context) (*layer.Image, error) { return written.Image, nil },
+	}, nil
+}
+
 // reopened is a stored layer whose files are needed after all.
 type reopened struct {
 	maker *maker

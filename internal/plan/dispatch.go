@@ -26,7 +26,7 @@ type planner struct {
 	*builder
 	*stage
 	cmd     instructions.Command
-	from    *stage // what a COPY reads
+	from    []*stage // what it reads, see command
 	trigger bool
 	lint    *linter.Linter
 }
@@ -120,7 +120,11 @@ func (p *planner) expandWords() error {
 	add, isAdd := p.cmd.(*instructions.AddCommand)
 	checked := isAdd && add.Checksum != ""
 	if c, ok := p.cmd.(instructions.SupportsSingleWordExpansion); ok {
-		if err := c.Expand(func(word string) (string, error) { return p.word(p.lex, word) }); err != nil {
+		err := c.Expand(func(word string) (string, error) { return p.word(p.lex, word) })
+		if _, run := p.cmd.(*instructions.RunCommand); run && err != nil {
+			return mountError(err) // nothing else of a RUN is expanded
+		}
+		if err != nil {
 			return err
 		}
 	}
@@ -158,10 +162,10 @@ func (p *planner) dispatch() error {
 		p.out.Config.Author = c.Maintainer
 		return p.config("MAINTAINER " + c.Maintainer)
 	case *instructions.RunCommand:
-		return p.run(c)
+		return p.run(c, p.from)
 	case *instructions.CopyCommand:
 		return p.copy(copySpec{
-			from: p.from, SourcesAndDest: c.SourcesAndDest, chown: c.Chown, chmod: c.Chmod,
+			from: p.from[0], SourcesAndDest: c.SourcesAndDest, chown: c.Chown, chmod: c.Chmod,
 			link: c.Link, parents: c.Parents, exclude: c.ExcludePatterns,
 		})
 	case *instructions.AddCommand:

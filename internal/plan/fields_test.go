@@ -50,7 +50,7 @@ func fieldTable() map[reflect.Type]map[string]string {
 		reflect.TypeFor[instructions.MaintainerCommand]():  base(map[string]string{"Maintainer": used}),
 		reflect.TypeFor[instructions.OnbuildCommand]():     base(map[string]string{"Expression": used}),
 		reflect.TypeFor[instructions.RunCommand](): base(map[string]string{
-			"ShellDependantCmdLine": used, "FlagsUsed": refused, "withExternalData": "the values of FlagsUsed: refused unless the default",
+			"ShellDependantCmdLine": used, "FlagsUsed": source, "withExternalData": "mounts, network: used; security, devices: refused",
 		}),
 		reflect.TypeFor[instructions.ShellCommand]():      base(map[string]string{"Shell": used}),
 		reflect.TypeFor[instructions.StopSignalCommand](): base(map[string]string{"Signal": used}),
@@ -61,9 +61,14 @@ func fieldTable() map[reflect.Type]map[string]string {
 		reflect.TypeFor[instructions.SourcesAndDest]():        {"DestPath": used, "SourcePaths": used, "SourceContents": used},
 		reflect.TypeFor[instructions.SourceContent]():         {"Path": used, "Data": used, "Expand": used},
 		reflect.TypeFor[instructions.ShellDependantCmdLine](): {"CmdLine": used, "Files": used, "PrependShell": used},
-		reflect.TypeFor[instructions.ShellInlineFile]():       {"Name": used, "Data": used, "Chomp": used},
-		reflect.TypeFor[instructions.KeyValuePair]():          {"Key": used, "Value": used, "NoDelim": source},
-		reflect.TypeFor[instructions.KeyValuePairOptional]():  {"Key": used, "Value": used, "DocComment": outline},
+		reflect.TypeFor[instructions.Mount](): {
+			"Type": used, "From": used, "Source": used, "Target": used, "ReadOnly": used, "SizeLimit": used, "CacheID": used,
+			"CacheSharing": used, "Required": used, "Env": used, "Mode": used, "UID": used, "GID": used,
+		},
+		reflect.TypeFor[instructions.Device]():               {"Name": refused, "Required": refused},
+		reflect.TypeFor[instructions.ShellInlineFile]():      {"Name": used, "Data": used, "Chomp": used},
+		reflect.TypeFor[instructions.KeyValuePair]():         {"Key": used, "Value": used, "NoDelim": source},
+		reflect.TypeFor[instructions.KeyValuePairOptional](): {"Key": used, "Value": used, "DocComment": outline},
 	}
 }
 

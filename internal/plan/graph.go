@@ -112,9 +112,14 @@ type Run struct {
 	// Env is the environment: image ENV, ARGs, proxies, and the default PATH where none is set, each name once.
 	// Only HOME is missing if the Dockerfile does not set it, or sets it to nothing: whoever resolves User adds it,
 	// as runc does for BuildKit: the home directory of the uid's first entry in the image's /etc/passwd, or else "/".
+	// The variables of secrets are not in it; they come last, over all others of their names.
 	Env []string
 	// Dir is the absolute working directory. User is the USER text, empty for root.
 	Dir, User string
+	// Mounts come in the order in which they are made, parents first. Targets are all different.
+	Mounts []Mount
+	// Network is what the command can reach.
+	Network Network
 	// Files are heredocs that the command runs: executable (0755) scripts in the read-only directory "/dev/pipes",
 	// Path absolute. The directory exists for this command only.
 	Files []InlineFile
@@ -169,7 +174,7 @@ type Part struct {
 	Required bool
 }
 
-// From is where a COPY reads: exactly one of the fields is set, or none (the build context).
+// From is where a COPY or a mount reads: exactly one of the fields is set, or none (the build context).
 type From struct {
 	Stage  *Stage
 	Image  *ImageRef

@@ -1,10 +1,6 @@
 package plan
 
 import (
-	"fmt"
-	"slices"
-	"strings"
-
 	"github.com/moby/buildkit/frontend/dockerfile/instructions"
 
 	"hako/internal/diag"
@@ -14,27 +10,19 @@ import (
 // fields_test.go lists every field of every instruction as used or as refused here.
 func (p *planner) refuse() error {
 	c, ok := p.cmd.(*instructions.RunCommand)
-	if !ok {
+	switch {
+	case !ok:
 		return nil
-	}
-	flag := refusedRun(c)
-	if flag == "" {
-		return nil
-	}
-	return &diag.Error{What: fmt.Sprintf("%s --%s is not supported yet", strings.ToUpper(p.cmd.Name()), flag)}
-}
-
-// refusedRun is the first flag of a RUN that is refused. The flags that ask for the default are not.
-func refusedRun(c *instructions.RunCommand) string {
-	used := slices.Clone(c.FlagsUsed) // BuildKit collects them in a map
-	slices.Sort(used)
-	for _, flag := range used {
-		switch {
-		case flag == "network" && instructions.GetNetwork(c) == instructions.NetworkDefault:
-		case flag == "security" && instructions.GetSecurity(c) == instructions.SecuritySandbox:
-		default:
-			return flag
+	case instructions.GetSecurity(c) == instructions.SecurityInsecure:
+		return &diag.Error{
+			What: "RUN --security=insecure: steps run in a sandbox that has no privileges of the host to give",
+			Hint: "Leave --security out: inside the sandbox a step is root already, and only mounts, devices and kernel settings are out of its reach.",
+		}
+	case len(instructions.GetDevices(c)) > 0:
+		return &diag.Error{
+			What: "RUN --device: steps run in a sandbox that has no devices of the host to give",
+			Hint: "Leave --device out, and use the device when the image runs.",
 		}
 	}
-	return ""
+	return nil
 }

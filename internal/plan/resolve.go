@@ -133,7 +133,7 @@ func (s *stage) place() string {
 	case s.kind == ofFile:
 		return "FROM " + s.baseName
 	}
-	return "COPY --from=" + s.baseName
+	return s.flag + s.baseName
 }
 
 // lookUp asks the resolver. It is called from many goroutines.
@@ -190,7 +190,7 @@ func (s *stage) setImage(ref *ImageRef, platform ocispec.Platform) {
 }
 
 // addTriggers puts the ONBUILD triggers of the base before the instructions of s.
-// It says whether they copy from anything.
+// It says whether they read anything of other stages.
 func (b *builder) addTriggers(s *stage) (bool, error) {
 	var texts []string
 	if s.replaced {
@@ -224,7 +224,7 @@ func (b *builder) addTriggers(s *stage) (bool, error) {
 			return false, err
 		}
 		c.trigger = true
-		more = more || c.from != nil
+		more = more || slices.ContainsFunc(c.from, func(s *stage) bool { return s != nil })
 		commands = append(commands, c)
 	}
 	s.commands = append(commands, s.commands...)

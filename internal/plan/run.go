@@ -16,7 +16,7 @@ import (
 // pipes is where a RUN finds its heredoc, if that is a script of its own.
 const pipes = "/dev/pipes/"
 
-func (p *planner) run(c *instructions.RunCommand) error {
+func (p *planner) run(c *instructions.RunCommand, sources []*stage) error {
 	if err := p.canRun(); err != nil {
 		return err
 	}
@@ -40,8 +40,12 @@ func (p *planner) run(c *instructions.RunCommand) error {
 	if cfg.WorkingDir != "" {
 		dir = path.Clean(cfg.WorkingDir)
 	}
+	mounts, agent, err := p.mounts(c, sources)
+	if err != nil {
+		return err
+	}
 	op := &Run{
-		Args: words, Env: p.runEnv(), Dir: dir, User: cfg.User, Files: files,
+		Args: words, Env: p.runEnv(agent), Dir: dir, User: cfg.User, Mounts: mounts, Files: files, Network: network(c),
 		Hostname: p.opts.Hostname, ExtraHosts: p.opts.ExtraHosts, ShmSize: p.opts.ShmSize,
 	}
 	if err := p.budget.spend(len(op.Env) * 16); err != nil {
@@ -94,9 +98,14 @@ func (p *planner) runWords(c *instructions.RunCommand) ([]string, []InlineFile, 
 	return []string{at}, []InlineFile{{Path: at, Data: []byte(data)}}, nil
 }
 
-// runEnv is the environment of the command: variables, then proxies, then what BuildKit's executor adds.
-func (p *planner) runEnv() []string {
-	env := append(p.vars.list(), p.proxies()...)
+// runEnv is the environment of the command: variables, then where its agent is, then proxies, then what BuildKit's executor
+// adds.
+func (p *planner) runEnv(agent string) []string {
+	env := p.vars.list()
+	if _, ok := p.vars.Get(agentEnv); agent != "" && !ok {
+		env = append(env, agentEnv+"="+agent)
+	}
+	env = append(env, p.proxies()...)
 	env = lastOfEach(env)
 	if !slices.ContainsFunc(env, func(s string) bool { return strings.HasPrefix(s, "PATH=") }) {
 		env = append(env, "PATH="+image.DefaultPath)

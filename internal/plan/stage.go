@@ -19,8 +19,8 @@ type kind uint8
 
 const (
 	ofFile         kind = iota // a FROM in the file
-	aliasOfImage               // an image that a COPY --from names
-	aliasOfScratch             // COPY --from=scratch
+	aliasOfImage               // an image that a COPY --from or a mount names
+	aliasOfScratch             // likewise "scratch"
 )
 
 // stage is a stage while it is planned.
@@ -31,6 +31,7 @@ type stage struct {
 	base *stage
 	// baseName is the name after FROM, expanded; at is where it stands.
 	baseName string
+	flag     string // for an alias: the words before its name
 	at       []parser.Range
 	commands []command
 	deps     []dependency
@@ -52,10 +53,11 @@ type stage struct {
 	entry, check seen
 }
 
-// command is one instruction, with the stage that it copies from.
+// command is one instruction, with the stages that it reads: the one it copies from, or for each of its mounts the one
+// that is mounted. A nil is none.
 type command struct {
 	instructions.Command
-	from    *stage
+	from    []*stage
 	trigger bool // it is an ONBUILD trigger of the base
 }
 
@@ -197,7 +199,7 @@ func (b *builder) findTarget() (*stage, error) {
 	return nil, e
 }
 
-// link finds the stage of each COPY --from, and refuses circles.
+// link finds the stages that instructions read, and refuses circles.
 func (b *builder) link() error {
 	for _, s := range b.numbers {
 		for _, cmd := range s.src.Commands {
@@ -213,49 +215,72 @@ func (b *builder) link() error {
 
 // bind finds what cmd depends on, and adds it to what s depends on.
 func (b *builder) bind(s *stage, cmd instructions.Command) (command, error) {
-	cp, ok := cmd.(*instructions.CopyCommand)
-	if !ok || cp.From == "" {
-		return command{Command: cmd}, nil
+	out := command{Command: cmd}
+	var names []string
+	r := reading{at: cmd.Location(), flag: "COPY --from="}
+	switch c := cmd.(type) {
+	case *instructions.CopyCommand:
+		names = append(names, c.From)
+	case *instructions.RunCommand:
+		r.flag = "RUN --mount=from="
+		for _, m := range instructions.GetMounts(c) {
+			names = append(names, m.From)
+		}
 	}
-	res, err := b.expand(cp.From, newVariables())
-	if err != nil {
-		return command{}, b.located(err, cmd.Location())
+	for _, r.name = range names {
+		var from *stage
+		if r.name != "" {
+			var err error
+			if from, err = b.findSource(r); err != nil {
+				return command{}, err
+			}
+			s.deps = append(s.deps, dependency{on: from, at: r.at})
+		}
+		out.from = append(out.from, from)
 	}
-	if res.Result != cp.From {
-		return command{}, b.fail(cmd.Location(), "Give the stage a fixed name: FROM … AS name can use ARGs from before the first FROM.",
-			"COPY --from=%s: variables cannot be used here", cp.From)
-	}
-	from, err := b.findSource(cp.From, cp.Location())
-	if err != nil {
-		return command{}, err
-	}
-	s.deps = append(s.deps, dependency{on: from, at: cmd.Location()})
-	return command{Command: cmd, from: from}, nil
+	return out, nil
 }
 
-// findSource is the stage that a COPY --from names: by position, by name, or else a named context or an image.
-func (b *builder) findSource(name string, at []parser.Range) (*stage, error) {
-	if n, err := strconv.Atoi(name); err == nil {
+// reading is the name of what an instruction reads: where it stands, and the words before it.
+type reading struct {
+	name, flag string
+	at         []parser.Range
+}
+
+// findSource is the stage that r names: by position, by name, or else a named context or an image.
+func (b *builder) findSource(r reading) (*stage, error) {
+	res, err := b.expand(r.name, newVariables())
+	if err != nil {
+		return nil, b.located(err, r.at)
+	}
+	if res.Result != r.name {
+		return nil, b.fail(r.at, "Give the stage a fixed name: FROM … AS name can use ARGs from before the first FROM.",
+			"%s%s: variables cannot be used here", r.flag, r.name)
+	}
+	if n, err := strconv.Atoi(r.name); err == nil {
 		if n < 0 || n >= len(b.numbers) {
-			return nil, b.fail(at, fmt.Sprintf("The stages are numbered from 0 to %d.", len(b.numbers)-1), "COPY --from=%s: there is no such stage", name)
+			return nil, b.fail(r.at, fmt.Sprintf("The stages are numbered from 0 to %d.", len(b.numbers)-1), "%s%s: there is no such stage", r.flag, r.name)
 		}
 		return b.numbers[n], nil
 	}
-	return b.findNamed(name, at)
+	return b.findNamed(r)
 }
 
 // findNamed is the stage of that name or else a named context or an image, as a stage of its own kind.
-func (b *builder) findNamed(name string, at []parser.Range) (*stage, error) {
-	if s, ok := b.byName[strings.ToLower(name)]; ok {
+func (b *builder) findNamed(r reading) (*stage, error) {
+	if s, ok := b.byName[strings.ToLower(r.name)]; ok {
 		return s, nil
 	}
 	for _, s := range b.stages[len(b.numbers):] {
-		if s.src.BaseName == name {
+		if s.src.BaseName == r.name {
 			return s, nil
 		}
 	}
-	s := &stage{kind: aliasOfImage, src: instructions.Stage{BaseName: name}, baseName: name, at: at, out: &Stage{Index: len(b.stages), Span: b.file.Span(at)}}
-	c := b.contextFor(name, nil)
+	s := &stage{
+		kind: aliasOfImage, src: instructions.Stage{BaseName: r.name}, baseName: r.name, at: r.at, flag: r.flag,
+		out: &Stage{Index: len(b.stages), Span: b.file.Span(r.at)},
+	}
+	c := b.contextFor(r.name, nil)
 	if c != nil && c.stage != "" {
 		return b.contextStage(c)
 	}

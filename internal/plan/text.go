@@ -62,6 +62,12 @@ func (t *text) run(s *Step, op *Run) {
 	if len(s.Args) > 0 {
 		t.line("    args %s", t.pairs(s.Args))
 	}
+	if op.Network != NetworkDefault {
+		t.line("    network %s", op.Network)
+	}
+	for _, m := range op.Mounts {
+		t.line("    mount %s", m)
+	}
 	for _, f := range op.Files {
 		t.line("    file %s %d bytes", quote(f.Path), len(f.Data))
 	}

@@ -51,28 +51,25 @@ func (s *solver) mkdir(ctx context.Context, j job, op *plan.Mkdir) (*state, erro
 	return next, errors.Join(err, changes.Close())
 }
 
-// from is the tree that a COPY reads and what people call it.
+// from is the tree that a COPY or a mount reads, and what people call it.
 func (s *solver) from(ctx context.Context, f plan.From) (tree.Tree, string, error) {
-	var source *state
-	var name string
-	var err error
+	name := ""
 	switch {
 	case f.Stage != nil:
 		name = "stage " + f.Stage.ID()
-		source, err = s.wait(ctx, f.Stage)
 	case f.Image != nil:
 		name = "image " + f.Image.Name
-		source, err = s.image(ctx, f.Image)
 	case f.Source != nil:
 		t, err := s.parts.Sources.Tree(ctx, f.Source)
 		return t, f.Source.Name, err
 	default:
 		return s.parts.Context, "the build context", nil
 	}
+	stack, _, err := s.stackOf(ctx, f)
 	if err != nil {
 		return nil, "", err
 	}
-	t, err := source.stack.Tree(ctx)
+	t, err := stack.Tree(ctx)
 	return t, name, err
 }
 

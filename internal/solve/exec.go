@@ -26,6 +26,10 @@ func (s *solver) exec(ctx context.Context, j job, op *plan.Run) (*state, error) 
 		return nil, &diag.Error{What: "RUN: find user " + op.User, Span: j.step.Span, Cause: err,
 			Hint: "Create the user in an earlier RUN or use a numeric id."}
 	}
+	x, err := s.extras(ctx, op)
+	if err != nil {
+		return nil, err
+	}
 	engine, err := s.parts.Engine(ctx)
 	if err != nil {
 		return nil, err
@@ -37,8 +41,9 @@ func (s *solver) exec(ctx context.Context, j job, op *plan.Run) (*state, error) 
 		Name: j.step.ID, Lowers: j.cur.stack.Lowers(),
 		Args: op.Args, Env: withHome(op.Env, user.Home), Dir: op.Dir,
 		User:     sandbox.User{UID: user.UID, GID: user.GID, Groups: user.Groups},
-		Hostname: op.Hostname, ExtraHosts: hosts(op.ExtraHosts), Files: files(op.Files), ShmSize: op.ShmSize,
-		Stdout: out, Stderr: errs,
+		Hostname: op.Hostname, ExtraHosts: hosts(op.ExtraHosts), Mounts: x.mounts, Files: files(op.Files), ShmSize: op.ShmSize,
+		Network: network(op.Network),
+		Stdout:  out, Stderr: errs,
 	})
 	out.flush()
 	errs.flush()
@@ -51,6 +56,16 @@ func (s *solver) exec(ctx context.Context, j job, op *plan.Run) (*state, error) 
 		err = outcome.Keep(next.stack.ChainID())
 	}
 	return next, errors.Join(err, outcome.Close())
+}
+
+func network(n plan.Network) sandbox.Network {
+	switch n {
+	case plan.NetworkHost:
+		return sandbox.NetworkHost
+	case plan.NetworkNone:
+		return sandbox.NetworkNone
+	}
+	return sandbox.NetworkDefault
 }
 
 // failed explains a step that did not succeed.

@@ -38,6 +38,8 @@ type Maker interface {
 	// Make reads changes once, to the end. If keep is set, the layer's Source can be read without
 	// inflating the layer again.
 	Make(ctx context.Context, changes layer.Changes, keep bool) (Layer, error)
+	// Hold stores the files of changes, which it reads once, for as long as the build takes. They are in no image.
+	Hold(ctx context.Context, changes layer.Changes) (rootfs.Source, error)
 }
 
 // Layer is one layer of an image: what it is called and how its files are read.
@@ -81,7 +83,10 @@ type Result struct {
 // Steps that are equal run once, also those of one graph.
 // It returns the first error, after every step that was running has ended.
 func Solve(ctx context.Context, graphs []*plan.Graph, parts Parts) ([]*Result, error) {
-	s := &solver{parts: parts, slots: make(chan struct{}, max(parts.Jobs, 1)), stages: map[*plan.Stage]*node{}, share: newShare(graphs)}
+	s := &solver{
+		parts: parts, slots: make(chan struct{}, max(parts.Jobs, 1)), stages: map[*plan.Stage]*node{}, share: newShare(graphs),
+		held: newParts(parts.Maker),
+	}
 	group, ctx := errgroup.WithContext(ctx)
 	for _, g := range graphs {
 		for _, st := range g.Stages {
@@ -113,6 +118,8 @@ type solver struct {
 	slots  chan struct{} // one token per running step
 	stages map[*plan.Stage]*node
 	share  *share
+	// held are the parts of contexts that steps mount.
+	held *heldParts
 }
 
 // node is a stage and, once done is closed, what became of it. The stage's own goroutine owns it until then.

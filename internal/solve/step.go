@@ -40,14 +40,14 @@ func (s *solver) step(ctx context.Context, j job) (*state, error) {
 	return next, err
 }
 
-// ready waits for the stage that step copies from, before step takes a slot: a waiting step must not keep others from running.
+// ready waits for the stages that step reads, before step takes a slot: a waiting step must not keep others from running.
 func (s *solver) ready(ctx context.Context, step *plan.Step) error {
-	c, ok := step.Op.(*plan.Copy)
-	if !ok || c.From.Stage == nil {
-		return nil
+	for _, st := range sources(step.Op) {
+		if _, err := s.wait(ctx, st); err != nil {
+			return err
+		}
 	}
-	_, err := s.wait(ctx, c.From.Stage)
-	return err
+	return nil
 }
 
 // run does what the step says.

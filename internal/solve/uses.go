@@ -6,7 +6,7 @@ import "hako/internal/plan"
 type uses struct {
 	// read are the stages whose files a COPY reads: those it names and all they stand on.
 	read map[*plan.Stage]bool
-	// lastRun is, for each stage, the number of its steps that some RUN stands on.
+	// lastRun is, for each stage, the number of its steps that some RUN stands on or mounts.
 	lastRun map[*plan.Stage]int
 }
 
@@ -14,11 +14,17 @@ func newUses(g *plan.Graph) *uses {
 	u := &uses{read: map[*plan.Stage]bool{}, lastRun: map[*plan.Stage]int{}}
 	for _, st := range g.Stages {
 		for i, step := range st.Steps {
-			switch op := step.Op.(type) {
+			from := sources(step.Op)
+			switch step.Op.(type) {
 			case *plan.Copy:
-				u.reads(op.From.Stage)
+				for _, s := range from {
+					u.reads(s)
+				}
 			case *plan.Run:
 				u.runs(st, i)
+				for _, s := range from {
+					u.runs(s, len(s.Steps))
+				}
 			}
 		}
 	}

@@ -112,13 +112,17 @@ func (e *Engine) Run(ctx context.Context, step *sandbox.Step) (sandbox.Outcome, 
 			return nil, err
 		}
 	}
-	out, err := e.try(ctx, step)
+	j, err := newJob(step)
+	if err != nil {
+		return nil, err
+	}
+	out, err := e.try(ctx, j)
 	var crash *child.CrashError
 	if errors.As(err, &crash) && step.Stdin == nil && context.Cause(ctx) == nil {
 		if e.options.Crashed != nil {
 			e.options.Crashed(crash)
 		}
-		out, err = e.try(ctx, step)
+		out, err = e.try(ctx, j)
 	}
 	if err != nil {
 		return nil, err
@@ -126,16 +130,16 @@ func (e *Engine) Run(ctx context.Context, step *sandbox.Step) (sandbox.Outcome, 
 	return out, nil
 }
 
-func (e *Engine) try(ctx context.Context, step *sandbox.Step) (*outcome, error) {
+func (e *Engine) try(ctx context.Context, j *job) (*outcome, error) {
 	h, err := e.running(ctx)
 	if err != nil {
 		return nil, err
 	}
-	if err := e.ensure(ctx, h, step.Lowers); err != nil {
+	if err := e.ensure(ctx, h, j.lowers); err != nil {
 		return nil, err
 	}
-	req := e.request(step)
-	if err := h.run(ctx, req, step); err != nil {
+	req := e.request(j)
+	if err := h.run(ctx, req, j.Step); err != nil {
 		return nil, err
 	}
 	return &outcome{handle: h, step: req.Step}, nil
@@ -177,11 +181,12 @@ func (e *Engine) ensure(ctx context.Context, h *handle, lowers []rootfs.Lower) e
 	return g.Wait()
 }
 
-func (e *Engine) request(step *sandbox.Step) *Run {
+func (e *Engine) request(step *job) *Run {
 	r := &Run{
 		Step: e.steps.next(), Name: step.Name, Args: step.Args, Env: step.Env, Dir: step.Dir,
 		UID: step.User.UID, GID: step.User.GID, Groups: step.User.Groups,
-		Hostname: step.Hostname, ResolvConf: e.options.ResolvConf, Files: step.Files,
+		Hostname: step.Hostname, ResolvConf: e.options.ResolvConf,
+		Lowers: lowerIDs(step.Lowers), Mounts: step.mounts, Files: step.Files,
 		ShmSize: step.ShmSize, Stdin: step.Stdin != nil, NoNetwork: step.Network == sandbox.NetworkNone,
 	}
 	if r.Hostname == "" {
@@ -194,8 +199,5 @@ func (e *Engine) request(step *sandbox.Step) *Run {
 		r.Dir = "/"
 	}
 	r.Hosts = sandbox.Hosts(r.Hostname, step.ExtraHosts)
-	for i := range step.Lowers {
-		r.Lowers = append(r.Lowers, step.Lowers[i].ID.String())
-	}
 	return r
 }

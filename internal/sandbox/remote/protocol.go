@@ -38,6 +38,7 @@ type Run struct {
 	Hostname   string
 	Hosts      []byte
 	ResolvConf []byte
+	Mounts     []StepMount
 	Files      []sandbox.File
 	NoNetwork  bool
 	ShmSize    int64

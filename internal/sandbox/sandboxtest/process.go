@@ -96,6 +96,11 @@ func startCases() cases {
 			step.Args, step.Dir = []string{"./do", "pwd"}, "/bin"
 			wantOut(t, b.run(t, b.base, step), "/bin\n")
 		},
+	}
+}
+
+func workingDirectoryCases() cases {
+	return cases{
 		"missing working directory": func(t *testing.T, b *bed) {
 			step := b.command()
 			step.Args, step.Dir = []string{"/bin/do", "pwd"}, "/a/b"

@@ -29,8 +29,9 @@ func Run(t *testing.T, open func(t *testing.T) sandbox.Engine) {
 	t.Helper()
 	b := newBed(t, open)
 	for _, group := range []cases{
-		exitCases(), startCases(), outputCases(), fileCases(), specialFileCases(), removalCases(), identityCases(),
+		exitCases(), startCases(), workingDirectoryCases(), outputCases(), fileCases(), specialFileCases(), removalCases(), identityCases(),
 		surroundingCases(), deviceCases(), isolationCases(), chainCases(), cancelCases(),
+		bindCases(), tmpfsCases(), targetCases(),
 	} {
 		for name, f := range group {
 			t.Run(name, func(t *testing.T) {

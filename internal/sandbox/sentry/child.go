@@ -153,6 +153,9 @@ func (s *step) Changes(write func(layer.Changes) error) error {
 	if s.root == nil || !s.root.upper.Ok() {
 		return fmt.Errorf("changes of %s: %w", s.container(), errBadRequest)
 	}
+	if err := s.box.prune(s.root); err != nil {
+		return err
+	}
 	below, err := s.box.merged(s.root.lowers)
 	if err != nil {
 		return err

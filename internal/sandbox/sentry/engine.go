@@ -64,10 +64,7 @@ type Engine struct {
 
 var _ sandbox.Engine = (*Engine)(nil)
 
-var (
-	errNetwork = errors.New("a step without network is not supported yet")
-	errMounts  = errors.New("mounts are not supported yet")
-)
+var errNetwork = errors.New("a step without network is not supported yet")
 
 // New makes an engine. Nothing is started before the first step, but from now on this process cannot be dumped or traced
 // by others of the same user. The caller closes the engine. A step returns an [*UnavailableError] if no sandbox can be started.
@@ -89,9 +86,6 @@ func New(ctx context.Context, options Options) (*Engine, error) {
 func refuse(step *sandbox.Step) error {
 	if step.Network == sandbox.NetworkNone {
 		return errNetwork
-	}
-	if len(step.Mounts) > 0 {
-		return errMounts
 	}
 	return nil
 }

@@ -3,9 +3,6 @@ package sentry
 import (
 	"errors"
 	"fmt"
-	"hako/internal/sandbox"
-	"hako/internal/sandbox/remote"
-	"path"
 	"strings"
 
 	"gvisor.dev/gvisor/pkg/abi/linux"
@@ -14,20 +11,25 @@ import (
 	"gvisor.dev/gvisor/pkg/sentry/fsimpl/dev"
 	"gvisor.dev/gvisor/pkg/sentry/fsimpl/devpts"
 	"gvisor.dev/gvisor/pkg/sentry/fsimpl/mqfs"
-	"gvisor.dev/gvisor/pkg/sentry/fsimpl/overlay"
 	"gvisor.dev/gvisor/pkg/sentry/fsimpl/proc"
 	"gvisor.dev/gvisor/pkg/sentry/fsimpl/sys"
 	"gvisor.dev/gvisor/pkg/sentry/fsimpl/tmpfs"
 	"gvisor.dev/gvisor/pkg/sentry/vfs"
 	"gvisor.dev/gvisor/pkg/usermem"
+
+	"hako/internal/sandbox"
+	"hako/internal/sandbox/remote"
 )
 
-// What a step sees is, from the top: the mounts (/proc, /sys, /dev, single read-only files), the upper, the stubs,
-// and the lowers. The stubs are a tree that lives as long as the step: they give the read-only files
-// (/etc/hosts, /etc/resolv.conf, heredoc scripts) something to be mounted on where the image has nothing there.
-// As a lower they never get into the upper, so nothing has to be cleaned up afterwards, and no directory's time moves.
+// What a step sees is, from the top: the mounts (/proc, /sys, /dev, those of the step, single read-only files), the upper,
+// the stubs, and the lowers. The stubs are a tree that lives as long as the step: they give the step's mounts and the
+// read-only files (/etc/hosts, /etc/resolv.conf, secrets) something to be mounted on where the image has nothing there.
+// As a lower they never get into the upper, so no directory's time moves.
 // The snapshot compares the upper with the lowers without the stubs, so a file made next to a stub brings its directory
-// into the layer, as it would with BuildKit, which removes its mount points at the end of the step.
+// into the layer, as it would with BuildKit, which removes its mount points at the end of the step. Like BuildKit, we
+// remove those that the step brought into the upper, by changing their mode for one, and left empty (see prune).
+//
+// A mount point below another mount is made in that mount's file system when it is needed, as runc does.
 //
 // /proc, /sys and /dev are different: runc makes them where they are missing and BuildKit leaves them in the layer. So do we.
 
@@ -37,6 +39,8 @@ var errMountPoint = errors.New("not a directory")
 type stepRoot struct {
 	upper  vfs.VirtualDentry
 	lowers []vfs.VirtualDentry // top first, without the stubs
+	// stubs are the paths of mount points and their parents that no lower has, parents first.
+	stubs  []string
 	mounts *vfs.MountNamespace
 	// started is when the step was about to start, in ns of the kernel's clock.
 	started int64
@@ -56,8 +60,12 @@ func (b *box) newRoot(ctx context.Context, req *remote.Run) (_ *stepRoot, err er
 			b.dropRoot(r)
 		}
 	}()
-	files := b.stepFiles(req)
-	below, stubs, err := b.stubs(lowers, files)
+	sources, err := b.sources(req.Mounts)
+	if err != nil {
+		return nil, err
+	}
+	defer b.dropSources(sources)
+	below, stubs, err := b.stubs(r, stubPoints(req, sources))
 	if err != nil {
 		return nil, err
 	}
@@ -71,30 +79,18 @@ func (b *box) newRoot(ctx context.Context, req *remote.Run) (_ *stepRoot, err er
 		return nil, err
 	}
 	r.started = b.kernel.RealtimeClock().Now().Nanoseconds()
-	if err := b.mountAll(ctx, r, req, files); err != nil {
+	if err := b.mountAll(ctx, r, req, sources); err != nil {
 		return nil, err
 	}
 	return r, nil
 }
 
-// stackUpper makes the upper with the owner, mode and time of the root below, and the mount namespace over both.
+// stackUpper makes the upper, and the mount namespace over it and what is below.
 func (b *box) stackUpper(r *stepRoot, below vfs.VirtualDentry, stacked []vfs.VirtualDentry, pipes []string) error {
+	var m *vfs.Mount
 	var err error
-	if r.upper, err = b.tmpfs(); err != nil {
+	if r.upper, m, err = b.writable(below, stacked, pipes); err != nil {
 		return err
-	}
-	if err := b.copyMetadata(below, r.upper, ""); err != nil {
-		return err
-	}
-	if err := b.lift(below, r.upper, pipes); err != nil {
-		return err
-	}
-	if len(stacked) == 0 {
-		stacked = []vfs.VirtualDentry{below}
-	}
-	m, err := b.mount(overlay.Name, false, "", overlay.FilesystemOptions{UpperRoot: r.upper, LowerRoots: stacked})
-	if err != nil {
-		return fmt.Errorf("stack %d lowers: %w", len(stacked), err)
 	}
 	defer m.DecRef(b.ctx)
 	v := b.kernel.VFS()
@@ -147,7 +143,7 @@ func mountPoints(shmSize int64) []mountPoint {
 	}
 }
 
-func (b *box) mountAll(ctx context.Context, r *stepRoot, req *remote.Run, files []sandbox.File) error {
+func (b *box) mountAll(ctx context.Context, r *stepRoot, req *remote.Run, sources []*source) error {
 	root := r.mounts.Root(b.ctx)
 	defer root.DecRef(b.ctx)
 	if err := b.makeDirs(root, req.Dir); err != nil { // as BuildKit; it stays in the layer
@@ -162,14 +158,24 @@ func (b *box) mountAll(ctx context.Context, r *stepRoot, req *remote.Run, files 
 			return fmt.Errorf("mount %s: %w", p.path, err)
 		}
 	}
-	for _, f := range files {
+	// What gVisor's /dev lacks compared with runc's.
+	if err := b.kernel.VFS().SymlinkAt(b.ctx, b.creds, at(root, "/dev/core"), "/proc/kcore"); err != nil {
+		return fmt.Errorf("link /dev/core: %w", err)
+	}
+	for _, f := range ownFiles(req) {
 		if err := b.mountFile(root, f); err != nil {
 			return fmt.Errorf("show %s to the step: %w", f.Path, err)
 		}
 	}
-	// What gVisor's /dev lacks compared with runc's.
-	if err := b.kernel.VFS().SymlinkAt(b.ctx, b.creds, at(root, "/dev/core"), "/proc/kcore"); err != nil {
-		return fmt.Errorf("link /dev/core: %w", err)
+	for _, s := range sources {
+		if err := b.connect(root, s, r.stubs); err != nil {
+			return &remote.StartError{Reason: fmt.Sprintf("mount %s: %v", s.Target, err)}
+		}
+	}
+	for _, f := range req.Files {
+		if err := b.mountFile(root, f); err != nil {
+			return &remote.StartError{Reason: fmt.Sprintf("mount %s: %v", f.Path, err)}
+		}
 	}
 	return b.setTime(at(root, ""), &before)
 }
@@ -216,18 +222,16 @@ func (b *box) makeDirs(root vfs.VirtualDentry, p string) error {
 	return nil
 }
 
-// stepFiles are the read-only files of a step.
-func (b *box) stepFiles(req *remote.Run) []sandbox.File {
-	files := []sandbox.File{
+// ownFiles are the read-only files that every step has.
+func ownFiles(req *remote.Run) []sandbox.File {
+	return []sandbox.File{
 		{Path: "/etc/resolv.conf", Mode: 0o644, Data: req.ResolvConf},
 		{Path: "/etc/hosts", Mode: 0o644, Data: req.Hosts},
 	}
-	return append(files, req.Files...)
 }
 
-// mountFile shows f, which exists as a stub, in the image, or belongs into /dev, where it is made.
+// mountFile shows f, whose data is in memory, whatever the uppers are on.
 func (b *box) mountFile(root vfs.VirtualDentry, f sandbox.File) error {
-	v := b.kernel.VFS()
 	m, err := b.mount(tmpfs.Name, false, "", tmpfs.FilesystemOpts{RootFileType: linux.S_IFREG})
 	if err != nil {
 		return err
@@ -236,23 +240,15 @@ func (b *box) mountFile(root vfs.VirtualDentry, f sandbox.File) error {
 	if err := b.fill(rootOf(m), f); err != nil {
 		return err
 	}
-	if err := v.SetMountReadOnly(m, true); err != nil {
+	if err := b.kernel.VFS().SetMountReadOnly(m, true); err != nil {
 		return err
 	}
-	if inDev(f.Path) {
-		if err := b.makeDirs(root, path.Dir(f.Path)); err != nil {
-			return err
-		}
-		if err := v.MknodAt(b.ctx, b.creds, at(root, f.Path), &vfs.MknodOptions{Mode: linux.S_IFREG | 0o644}); err != nil {
-			return err
-		}
+	p, _, err := b.resolve(root, f.Path)
+	if err != nil {
+		return err
 	}
-	target := at(root, f.Path)
-	target.FollowFinalSymlink = true
-	return v.ConnectMountAt(b.ctx, b.creds, m, target)
+	return b.connectAt(root, m, point{path: p})
 }
-
-func inDev(p string) bool { return strings.HasPrefix(path.Clean(p), "/dev/") }
 
 func (b *box) fill(file vfs.VirtualDentry, f sandbox.File) error {
 	v := b.kernel.VFS()
@@ -272,69 +268,4 @@ func (b *box) fill(file vfs.VirtualDentry, f sandbox.File) error {
 		Mask: linux.STATX_MODE | linux.STATX_UID | linux.STATX_GID, UID: f.UID, GID: f.GID,
 		Mode: uint16(f.Mode & 0o7777), //nolint:gosec // masked
 	}})
-}
-
-// stubs returns the merged view of lowers, and the tree of mount points for those files that have none in it;
-// the latter is not Ok if none is missing. The caller drops both.
-func (b *box) stubs(lowers []vfs.VirtualDentry, files []sandbox.File) (below, stubs vfs.VirtualDentry, err error) {
-	if below, err = b.merged(lowers); err != nil {
-		return below, stubs, err
-	}
-	defer func() {
-		if err != nil {
-			b.unmount(stubs)
-			b.unmount(below)
-		}
-	}()
-	for _, f := range files {
-		if inDev(f.Path) {
-			continue
-		}
-		p, found, err := b.resolve(below, f.Path)
-		if err != nil {
-			return below, stubs, fmt.Errorf("find %s: %w", f.Path, err)
-		}
-		if found {
-			continue
-		}
-		if !stubs.Ok() {
-			if stubs, err = b.tmpfs(); err != nil {
-				return below, stubs, err
-			}
-			if err := b.copyMetadata(below, stubs, ""); err != nil {
-				return below, stubs, err
-			}
-		}
-		if err := b.stub(below, stubs, p); err != nil {
-			return below, stubs, fmt.Errorf("make a mount point for %s: %w", f.Path, err)
-		}
-	}
-	return below, stubs, nil
-}
-
-// stub makes the empty file p, which has no link in it, and its parents, which look like those below.
-func (b *box) stub(below, stubs vfs.VirtualDentry, p string) error {
-	v := b.kernel.VFS()
-	names := strings.Split(p, "/")
-	for i := range names[:len(names)-1] {
-		dir := strings.Join(names[:i+1], "/")
-		err := v.MkdirAt(b.ctx, b.creds, at(stubs, dir), &vfs.MkdirOptions{Mode: 0o755})
-		if linuxerr.Equals(linuxerr.EEXIST, err) {
-			continue
-		}
-		if err != nil {
-			return fmt.Errorf("make %s: %w", dir, err)
-		}
-	}
-	if err := v.MknodAt(b.ctx, b.creds, at(stubs, p), &vfs.MknodOptions{Mode: linux.S_IFREG | 0o755}); err != nil && !linuxerr.Equals(linuxerr.EEXIST, err) {
-		return err
-	}
-	// Deepest first: giving a directory its metadata must be the last thing that happens in it.
-	for i := len(names) - 1; i >= 0; i-- {
-		err := b.copyMetadata(below, stubs, strings.Join(names[:i], "/"))
-		if err != nil && !isNotExist(err) {
-			return err
-		}
-	}
-	return nil
 }
