@@ -165,7 +165,11 @@ func (e *Engine) waitForStep(t *testing.T) {
 	t.Helper()
 	for t.Context().Err() == nil {
 		if p := e.Child(); p != nil && p.Waiting() > 0 {
-			return
+			select {
+			case <-p.Gone(): // it was killed before, and nobody has taken notice yet
+			default:
+				return
+			}
 		}
 		time.Sleep(time.Millisecond) // there is no event to wait for from outside
 	}
