@@ -7,6 +7,7 @@ import (
 
 	"hako/internal/blob"
 	"hako/internal/buildcontext"
+	"hako/internal/download"
 	"hako/internal/event"
 	"hako/internal/imagesource"
 	"hako/internal/layer"
@@ -97,8 +98,12 @@ func (b *builder) openState(ctx context.Context) (err error) {
 	if b.contexts, err = b.req.contexts(); err != nil {
 		return err
 	}
-	b.trees = newTrees(buildcontext.Options{Cwd: opts.Cwd, Now: opts.Now, Exclude: opts.Exclude})
-	b.closers = append(b.closers, b.trees.close)
+	fetcher := download.New(download.Options{
+		File: b.dir.File, Transport: b.env.Sources, UserAgent: b.req.Registry.UserAgent, Events: b.env.Events,
+		Credentials: credentials(b.env.Getenv),
+	})
+	b.trees = newTrees(buildcontext.Options{Cwd: opts.Cwd, Now: opts.Now, Exclude: opts.Exclude}, fetcher)
+	b.closers = append(b.closers, nothing(fetcher.Close), b.trees.close)
 	return nil
 }
 

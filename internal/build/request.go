@@ -103,6 +103,6 @@ type Env struct {
 	Stdout io.Writer
 	// Events receives everything that happens.
 	Events event.Sink
-	// Transport reaches registries; nil means http.DefaultTransport's settings.
-	Transport http.RoundTripper
+	// Transport reaches registries, and Sources what ADD and named contexts fetch; nil means http.DefaultTransport's settings.
+	Transport, Sources http.RoundTripper
 }

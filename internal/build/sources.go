@@ -7,6 +7,7 @@ import (
 
 	"hako/internal/buildcontext"
 	"hako/internal/diag"
+	"hako/internal/download"
 	"hako/internal/plan"
 	"hako/internal/solve"
 	"hako/internal/tree"
@@ -14,7 +15,8 @@ import (
 
 // trees opens the sources of a build, each once.
 type trees struct {
-	options buildcontext.Options // of named contexts; their Source is missing
+	options  buildcontext.Options // of named contexts; their Source is missing
+	download *download.Client
 
 	mu      sync.Mutex // guards what follows
 	opened  map[sourceKey]*opening
@@ -37,8 +39,8 @@ type opening struct {
 	err  error
 }
 
-func newTrees(o buildcontext.Options) *trees {
-	return &trees{options: o, opened: map[sourceKey]*opening{}}
+func newTrees(o buildcontext.Options, d *download.Client) *trees {
+	return &trees{options: o, download: d, opened: map[sourceKey]*opening{}}
 }
 
 // Tree implements [solve.Sources].
@@ -73,7 +75,7 @@ func (t *trees) Tree(ctx context.Context, s *plan.Source) (tree.Tree, error) {
 func (t *trees) open(ctx context.Context, s *plan.Source) (tree.Tree, error) {
 	switch {
 	case s.HTTP != nil:
-		return nil, &diag.Error{What: "a URL as a context is not supported yet"}
+		return t.fetch(ctx, s.HTTP)
 	case s.Git != nil:
 		return nil, &diag.Error{What: "a git repository as a context is not supported yet"}
 	}
@@ -83,10 +85,25 @@ func (t *trees) open(ctx context.Context, s *plan.Source) (tree.Tree, error) {
 	if err != nil {
 		return nil, err
 	}
+	t.own(c.Close)
+	return c.Tree(), nil
+}
+
+// fetch downloads a file.
+func (t *trees) fetch(ctx context.Context, s *plan.HTTPSource) (tree.Tree, error) {
+	f, err := t.download.Fetch(ctx, download.Request{URL: s.URL, Checksum: s.Checksum})
+	if err != nil {
+		return nil, err
+	}
+	t.own(f.Close)
+	return f.Tree(s.Filename, t.options.Now), nil
+}
+
+// own remembers what close has to call.
+func (t *trees) own(closer func() error) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	t.closers = append(t.closers, c.Close)
-	return c.Tree(), nil
+	t.closers = append(t.closers, closer)
 }
 
 // close closes all trees.

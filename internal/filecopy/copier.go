@@ -27,6 +27,7 @@ type copier struct {
 	chmod   *chmod
 	dirMode uint32 // of directories that are made on the way
 	spool   *spool
+	source  Source // of the pattern that is copied now
 	// warnings are what Changes.Warnings returns.
 	warnings []string
 }
@@ -36,6 +37,7 @@ func newCopier(ctx context.Context, req *Request) (*copier, error) {
 	if req.Add {
 		c.name = "ADD"
 	}
+	c.source = Source{Tree: req.From, Name: req.FromName, Unpack: req.Unpack}
 	c.spool = &spool{create: req.Spool, limit: req.MaxUnpacked}
 	if c.spool.limit == 0 {
 		c.spool.limit = defaultMaxUnpacked
@@ -365,16 +367,16 @@ func (c *copier) destError(err error) error {
 func (c *copier) readError(p string, err error) error {
 	if errors.Is(err, fs.ErrNotExist) {
 		return &diag.Error{
-			What: fmt.Sprintf("%s: /%s vanished from %s while it was copied", c.name, p, c.req.FromName),
+			What: fmt.Sprintf("%s: /%s vanished from %s while it was copied", c.name, p, c.source.Name),
 			Hint: "Do not change the files while they are copied.",
 		}
 	}
 	if errors.Is(err, os.ErrPermission) {
 		return &diag.Error{
-			What:  fmt.Sprintf("%s: read /%s of %s", c.name, p, c.req.FromName),
+			What:  fmt.Sprintf("%s: read /%s of %s", c.name, p, c.source.Name),
 			Cause: err,
 			Hint:  "Make it readable for the user that runs the build, or leave it out with .dockerignore.",
 		}
 	}
-	return fmt.Errorf("%s: read /%s of %s: %w", c.name, p, c.req.FromName, err)
+	return fmt.Errorf("%s: read /%s of %s: %w", c.name, p, c.source.Name, err)
 }

@@ -32,6 +32,9 @@ type Request struct {
 	// Paths are the source patterns, in order. Inline are copied after them.
 	Paths  []string
 	Inline []Inline
+	// Fetched, if there are any, say for each of Paths where it is looked up instead of From; nil is From.
+	// Such a path is no pattern, and stands for itself if it is a symbolic link.
+	Fetched []*Source
 	// Parents, if there are any, say for each of Paths what is taken of that directory, together with the directories
 	// on the way to it (--parents).
 	Parents []Part
@@ -56,6 +59,15 @@ type Request struct {
 }
 
 const defaultMaxUnpacked = 1 << 40 // 1 TiB
+
+// Source is a tree that is copied from.
+type Source struct {
+	Tree tree.Tree
+	// Name is the tree for people.
+	Name string
+	// Unpack says that archives in it are unpacked.
+	Unpack bool
+}
 
 // Part is the part of a directory that --parents takes.
 type Part struct {
@@ -129,6 +141,12 @@ func (c *copier) run() error {
 		if len(c.req.Parents) > 0 {
 			part = &c.req.Parents[i]
 		}
+		if len(c.req.Fetched) > 0 && c.req.Fetched[i] != nil {
+			if err := c.fetched(pattern, c.req.Fetched[i]); err != nil {
+				return err
+			}
+			continue
+		}
 		if err := c.pattern(pattern, part); err != nil {
 			return err
 		}
@@ -163,7 +181,7 @@ func (c *copier) pattern(pattern string, part *Part) error {
 	}
 	taken := part == nil && len(matches) > 0
 	for _, src := range matches {
-		some, err := c.source(src, f)
+		some, err := c.match(src, f)
 		if err != nil {
 			return err
 		}
@@ -177,22 +195,40 @@ func (c *copier) pattern(pattern string, part *Part) error {
 		if part != nil {
 			pattern = path.Join(pattern, part.Pattern)
 		}
-		c.warnings = append(c.warnings, fmt.Sprintf("%s: no file matches %q in %s", c.name, pattern, c.req.FromName))
+		c.warnings = append(c.warnings, fmt.Sprintf("%s: no file matches %q in %s", c.name, pattern, c.source.Name))
 	}
 	return nil
 }
 
-// source copies or unpacks one path of From, and tells whether something was taken.
-func (c *copier) source(src string, f *filter) (taken bool, err error) {
-	p, err := tree.Resolve(c.req.From, src, true)
+// fetched copies a path of another source than From.
+func (c *copier) fetched(src string, from *Source) error {
+	before := c.source
+	c.source = *from
+	defer func() { c.source = before }()
+	f, err := c.newFilter(nil)
+	if err != nil {
+		return err
+	}
+	_, err = c.take(src, literal(src), f)
+	return err
+}
+
+// match copies or unpacks one path that a pattern stands for, and tells whether something was taken.
+func (c *copier) match(src string, f *filter) (taken bool, err error) {
+	p, err := tree.Resolve(c.source.Tree, src, true)
 	if err != nil {
 		return false, c.sourceError(src, err)
 	}
-	e, err := c.req.From.Lstat(p)
+	return c.take(src, p, f)
+}
+
+// take copies or unpacks what is at the literal path p, which was written as src.
+func (c *copier) take(src, p string, f *filter) (taken bool, err error) {
+	e, err := c.source.Tree.Lstat(p)
 	if err != nil {
 		return false, c.sourceError(src, err)
 	}
-	if c.req.Unpack && e.Kind == tree.Regular {
+	if c.source.Unpack && e.Kind == tree.Regular {
 		done, err := c.unpack(src, p)
 		if err != nil || done {
 			return true, err
@@ -203,7 +239,7 @@ func (c *copier) source(src string, f *filter) (taken bool, err error) {
 	if err != nil {
 		return false, c.destError(err)
 	}
-	one := &oneCopy{copier: c, from: c.req.From, inodes: map[uint64]*node{}, filter: f}
+	one := &oneCopy{copier: c, from: c.source.Tree, inodes: map[uint64]*node{}, filter: f}
 	err = one.copy(p, dst)
 	return one.taken || e.Kind != tree.Dir, err
 }

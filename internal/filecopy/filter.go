@@ -98,7 +98,7 @@ func (c *copier) pivots(paths []string, f *filter) ([]string, error) {
 	var out []string
 	keep := &filter{keep: f.keep, fixed: f.fixed}
 	for _, p := range paths {
-		at, err := tree.Resolve(c.req.From, p, true)
+		at, err := tree.Resolve(c.source.Tree, p, true)
 		if err != nil {
 			return nil, c.sourceError(p, err)
 		}
@@ -118,11 +118,11 @@ func (c *copier) holds(f *filter, dir, rel string, up *verdict) (bool, error) {
 	if c.ctx.Err() != nil {
 		return false, context.Cause(c.ctx)
 	}
-	e, err := c.req.From.Lstat(dir)
+	e, err := c.source.Tree.Lstat(dir)
 	if err != nil || e.Kind != tree.Dir {
 		return false, err
 	}
-	names, err := c.req.From.ReadDir(dir)
+	names, err := c.source.Tree.ReadDir(dir)
 	if err != nil {
 		return false, err
 	}

@@ -32,7 +32,7 @@ func (c *copier) unpack(src, p string) (done bool, err error) {
 	if err != nil {
 		return false, c.destError(err)
 	}
-	r, err := c.req.From.Open(p)
+	r, err := c.source.Tree.Open(p)
 	if err != nil {
 		return false, c.readError(p, err)
 	}
@@ -68,7 +68,7 @@ func (p *boundReader) Read(b []byte) (int, error) {
 }
 
 func (c *copier) isArchive(p string) (bool, error) {
-	r, err := c.req.From.Open(p)
+	r, err := c.source.Tree.Open(p)
 	if err != nil {
 		return false, c.readError(p, err)
 	}

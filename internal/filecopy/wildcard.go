@@ -28,19 +28,19 @@ func (c *copier) matches(pattern string) ([]string, error) {
 			Hint: `Write a "[" that is meant literally as "[[]".`,
 		}
 	}
-	base, err := tree.Resolve(c.req.From, fixed, true)
+	base, err := tree.Resolve(c.source.Tree, fixed, true)
 	if err != nil {
 		return nil, c.sourceError(fixed, err)
 	}
-	if _, err := c.req.From.Lstat(base); err != nil {
+	if _, err := c.source.Tree.Lstat(base); err != nil {
 		return nil, c.sourceError(fixed, err)
 	}
-	g := &glob{from: c.req.From, pattern: wild, depth: 1 + strings.Count(wild, "/") + strings.Count(wild, "[")}
+	g := &glob{from: c.source.Tree, pattern: wild, depth: 1 + strings.Count(wild, "/") + strings.Count(wild, "[")}
 	if !strings.ContainsAny(wild, `[\`) {
 		g.parts = strings.Split(wild, "/")
 	}
 	if err := g.walk(base, ""); err != nil {
-		return nil, fmt.Errorf("%s %s: list %s: %w", c.name, pattern, c.req.FromName, err)
+		return nil, fmt.Errorf("%s %s: list %s: %w", c.name, pattern, c.source.Name, err)
 	}
 	return g.found, nil
 }
@@ -116,24 +116,24 @@ func (g *glob) walk(dir, rel string) error {
 func (c *copier) sourceError(src string, err error) error {
 	missing := errors.Is(err, fs.ErrNotExist) || errors.Is(err, syscall.ENOTDIR)
 	if !missing && !errors.Is(err, syscall.ELOOP) {
-		return fmt.Errorf("%s: look up %q in %s: %w", c.name, src, c.req.FromName, err)
+		return fmt.Errorf("%s: look up %q in %s: %w", c.name, src, c.source.Name, err)
 	}
 	name := strings.TrimPrefix(src, "/")
-	e := &diag.Error{What: fmt.Sprintf("%s: %q not found in %s", c.name, name, c.req.FromName)}
+	e := &diag.Error{What: fmt.Sprintf("%s: %q not found in %s", c.name, name, c.source.Name)}
 	if !missing {
 		e.Cause = err
 	}
-	e.Hint = hint(c.req.From, literal(src))
+	e.Hint = hint(c.source.Tree, literal(src))
 	return e
 }
 
 // checkPivot makes sure that the directory that a part is required of is one. A symbolic link is not, as for BuildKit.
 func (c *copier) checkPivot(pivot string, part *Part) error {
-	p, err := tree.Resolve(c.req.From, pivot, false)
+	p, err := tree.Resolve(c.source.Tree, pivot, false)
 	if err != nil {
 		return c.sourceError(path.Join(pivot, part.Pattern), err)
 	}
-	e, err := c.req.From.Lstat(p)
+	e, err := c.source.Tree.Lstat(p)
 	if err != nil {
 		return c.sourceError(path.Join(pivot, part.Pattern), err)
 	}
@@ -146,14 +146,14 @@ func (c *copier) checkPivot(pivot string, part *Part) error {
 // partError is a part of a directory that is required, and of which nothing was taken.
 func (c *copier) partError(pivot string, part *Part) error {
 	src := path.Join(pivot, part.Pattern)
-	e := &diag.Error{What: fmt.Sprintf("%s: %q not found in %s", c.name, strings.TrimPrefix(src, "/"), c.req.FromName)}
-	p, err := tree.Resolve(c.req.From, src, false)
+	e := &diag.Error{What: fmt.Sprintf("%s: %q not found in %s", c.name, strings.TrimPrefix(src, "/"), c.source.Name)}
+	p, err := tree.Resolve(c.source.Tree, src, false)
 	if err == nil {
-		_, err = c.req.From.Lstat(p)
+		_, err = c.source.Tree.Lstat(p)
 	}
 	switch {
 	case err != nil:
-		e.Hint = hint(c.req.From, literal(src))
+		e.Hint = hint(c.source.Tree, literal(src))
 	case p != literal(src):
 		e.Hint = fmt.Sprintf("--parents follows no symbolic links: copy %q instead.", p)
 	case len(c.req.Exclude) > 0:

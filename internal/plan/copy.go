@@ -53,20 +53,10 @@ func (p *planner) copy(c copySpec) error {
 		text.WriteString(" --chmod=" + c.chmod)
 	}
 	for _, src := range c.SourcePaths {
-		if err := checkSource(&c, src); err != nil {
+		text.WriteString(" " + withoutLogin(src))
+		if err := p.addSource(&c, op, src); err != nil {
 			return err
 		}
-		p.lintIgnored(&c, src)
-		text.WriteString(" " + src)
-		if !c.parents {
-			op.Paths = append(op.Paths, path.Join("/", src))
-			continue
-		}
-		pivot, part := splitPivot(src)
-		if err := buildcontext.CheckPattern(part.Pattern); err != nil {
-			return patternError(c.name(), src, err)
-		}
-		op.Paths, op.Parents = append(op.Paths, pivot), append(op.Parents, part)
 	}
 	for _, doc := range c.SourceContents {
 		if err := checkInlineName(doc.Path); err != nil {
@@ -103,6 +93,35 @@ func (p *planner) checkRemoteFlags(c *copySpec) error {
 			Hint: "Leave out --checksum: files of the context are what they are.",
 		}
 	}
+	return nil
+}
+
+// addSource adds a source to op.
+func (p *planner) addSource(c *copySpec, op *Copy, src string) error {
+	at, fetched, err := remoteSource(c, src)
+	if err != nil {
+		return err
+	}
+	if fetched != nil {
+		for len(op.Fetched) < len(op.Paths) {
+			op.Fetched = append(op.Fetched, nil)
+		}
+		op.Paths, op.Fetched = append(op.Paths, at), append(op.Fetched, fetched)
+		return nil
+	}
+	p.lintIgnored(c, src)
+	if len(op.Fetched) > 0 {
+		op.Fetched = append(op.Fetched, nil)
+	}
+	if !c.parents {
+		op.Paths = append(op.Paths, path.Join("/", src))
+		return nil
+	}
+	pivot, part := splitPivot(src)
+	if err := buildcontext.CheckPattern(part.Pattern); err != nil {
+		return patternError(c.name(), src, err)
+	}
+	op.Paths, op.Parents = append(op.Paths, pivot), append(op.Parents, part)
 	return nil
 }
 
@@ -218,64 +237,6 @@ func (p *planner) dest(dest string) string {
 		clean += "/"
 	}
 	return clean
-}
-
-// checkSource refuses what is no path.
-func checkSource(c *copySpec, src string) error {
-	kind := remoteKind(src)
-	switch {
-	case kind == "":
-		return nil
-	case c.add:
-		return &diag.Error{What: fmt.Sprintf("ADD of a %s is not supported yet: %s", kind, withoutSecrets(src))}
-	}
-	return &diag.Error{What: fmt.Sprintf("COPY cannot read a %s: %s", kind, withoutSecrets(src)), Hint: "COPY reads files of the context; ADD reads from elsewhere."}
-}
-
-// gitRepository is what people call such a source.
-const gitRepository = "git repository"
-
-// remoteKind says what a source is that is not a path: "URL", "git repository", or empty.
-func remoteKind(src string) string {
-	lower := strings.ToLower(src)
-	switch {
-	case strings.HasPrefix(src, "./"), strings.HasPrefix(src, "../"):
-		return ""
-	case strings.HasPrefix(src, "http://"), strings.HasPrefix(src, "https://"):
-		if rest, _, _ := strings.Cut(src, "#"); strings.HasSuffix(strings.TrimSuffix(beforeQuery(rest), "/"), ".git") {
-			return gitRepository
-		}
-		return "URL"
-	case strings.HasPrefix(lower, "git://"), strings.HasPrefix(lower, "ssh://"), isSCP(src):
-		return gitRepository
-	}
-	return ""
-}
-
-// isSCP says whether src is "user@host:path".
-func isSCP(src string) bool {
-	user, rest, ok := strings.Cut(src, "@")
-	host, _, ok2 := strings.Cut(rest, ":")
-	word := func(s, more string) bool {
-		return s != "" && strings.Trim(s, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-"+more) == ""
-	}
-	return ok && ok2 && word(user, "_") && word(host, ".")
-}
-
-func beforeQuery(s string) string {
-	s, _, _ = strings.Cut(s, "?")
-	return s
-}
-
-// withoutSecrets drops user, query and fragment of a URL.
-func withoutSecrets(src string) string {
-	src, _, _ = strings.Cut(beforeQuery(src), "#")
-	scheme, rest, ok := strings.Cut(src, "://")
-	if !ok {
-		return src
-	}
-	host, tail, _ := strings.Cut(rest, "/")
-	return scheme + "://" + host[strings.LastIndex(host, "@")+1:] + "/" + tail
 }
 
 // checkChmod refuses a --chmod that is neither octal nor symbolic.

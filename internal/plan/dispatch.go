@@ -273,6 +273,11 @@ func (p *planner) text() string {
 		s = str.String()
 	}
 	words := strings.Fields(s)
+	if _, isAdd := p.cmd.(*instructions.AddCommand); isAdd {
+		for i := range words {
+			words[i] = forDisplay(words[i])
+		}
+	}
 	if len(words) > 0 {
 		words[0] = strings.ToUpper(words[0])
 	}

@@ -155,6 +155,9 @@ type Copy struct {
 	// Inline are heredoc sources, copied after them.
 	Paths  []string
 	Inline []InlineFile
+	// Fetched, if there are any, say for each of Paths what it is a path of, instead of From: what ADD fetches.
+	// Such a path is no pattern. It is nil for a path of From.
+	Fetched []*Source
 	// Parents, if there are any, say for each of Paths what is taken of that directory, together with the directories
 	// on the way to it (--parents).
 	Parents []Part

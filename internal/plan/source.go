@@ -6,6 +6,8 @@ import (
 
 	"github.com/moby/buildkit/frontend/dockerfile/dfgitutil"
 	"github.com/opencontainers/go-digest"
+
+	"hako/internal/diag"
 )
 
 // Source is a file tree that is neither the build context nor a stage nor an image: a named context, or what ADD fetches.
@@ -49,16 +51,45 @@ type GitSource struct {
 	CommitTimes bool
 	// FetchByCommit fetches Checksum, a full commit, without asking what Ref stands for.
 	FetchByCommit bool
+
+	keepGiven bool // KeepGitDir was said in the URL
+}
+
+// check refuses what cannot be.
+func (g *GitSource) check() error {
+	if strings.HasPrefix(g.Ref, "-") {
+		return &diag.Error{What: fmt.Sprintf("git repository %s: %q cannot be a reference", withoutSecrets(g.Remote), g.Ref)}
+	}
+	hex := strings.Trim(g.Checksum, "0123456789abcdefABCDEF") == ""
+	switch {
+	case !hex:
+		return &diag.Error{
+			What: fmt.Sprintf("git repository %s: the checksum %q is no commit", withoutSecrets(g.Remote), g.Checksum),
+			Hint: "Give the commit's id in hexadecimal digits, or the beginning of it.",
+		}
+	case g.FetchByCommit && len(g.Checksum) != 40 && len(g.Checksum) != 64:
+		return &diag.Error{
+			What: fmt.Sprintf("git repository %s: fetch-by-commit needs a whole commit id", withoutSecrets(g.Remote)),
+			Hint: "Give all digits of it as commit=… in the URL.",
+		}
+	}
+	return nil
 }
 
 // String is the source's name and place, without secrets.
 func (s *Source) String() string {
+	with := func(place string) string {
+		if place == s.Name {
+			return quote(place)
+		}
+		return s.Name + " " + quote(place)
+	}
 	switch {
 	case s.HTTP != nil:
-		return s.Name + " " + quote(withoutSecrets(s.HTTP.URL)) + field(" checksum=", string(s.HTTP.Checksum))
+		return with(withoutSecrets(s.HTTP.URL)) + field(" checksum=", string(s.HTTP.Checksum))
 	case s.Git != nil:
 		g := s.Git
-		text := s.Name + " " + quote(withoutSecrets(g.Remote)) + field(" ref=", g.Ref) + field(" subdir=", g.Subdir) + field(" checksum=", g.Checksum)
+		text := with(withoutSecrets(g.Remote)) + field(" ref=", g.Ref) + field(" subdir=", g.Subdir) + field(" checksum=", g.Checksum)
 		for _, flag := range []struct {
 			name string
 			set  bool
@@ -81,7 +112,7 @@ func (s *Source) String() string {
 func parseGit(text string) (*GitSource, error) {
 	ref, isGit, err := dfgitutil.ParseGitRef(text)
 	if err != nil && isGit {
-		return nil, fmt.Errorf("git repository %s: %w", withoutSecrets(text), err)
+		return nil, &diag.Error{What: gitRepository + " " + withoutSecrets(text), Cause: err}
 	}
 	if err != nil || ref.IndistinguishableFromLocal {
 		return nil, nil //nolint:nilerr,nilnil // not a git repository, then
@@ -90,7 +121,7 @@ func parseGit(text string) (*GitSource, error) {
 		Remote: ref.Remote, Ref: ref.Ref, Subdir: ref.SubDir, Checksum: ref.Checksum,
 		CommitTimes: ref.MTime == "commit", FetchByCommit: ref.FetchByCommit,
 		KeepGitDir:     ref.KeepGitDir != nil && *ref.KeepGitDir,
-		SkipSubmodules: ref.Submodules != nil && !*ref.Submodules,
+		SkipSubmodules: ref.Submodules != nil && !*ref.Submodules, keepGiven: ref.KeepGitDir != nil,
 	}
-	return g, nil
+	return g, g.check()
 }

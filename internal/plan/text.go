@@ -91,6 +91,11 @@ func (t *text) copy(op *Copy) {
 			sources += " " + quote(strings.TrimSuffix(op.Paths[i], "/")+"/./"+p.Pattern)
 		}
 	}
+	for _, s := range op.Fetched {
+		if s != nil {
+			sources += " [" + s.String() + "]"
+		}
+	}
 	for _, f := range op.Inline {
 		sources += fmt.Sprintf(" <<%s (%d bytes)", quote(f.Path), len(f.Data))
 	}

@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 
+	"golang.org/x/sync/errgroup"
+
 	"hako/internal/event"
 	"hako/internal/filecopy"
 	"hako/internal/plan"
@@ -20,8 +22,12 @@ func (s *solver) copy(ctx context.Context, j job, op *plan.Copy) (*state, error)
 	if err != nil {
 		return nil, err
 	}
+	fetched, err := s.fetched(ctx, op)
+	if err != nil {
+		return nil, err
+	}
 	changes, err := filecopy.Copy(ctx, &filecopy.Request{
-		Below: below, From: from, FromName: name, Sparse: op.From == (plan.From{}),
+		Below: below, Fetched: fetched, From: from, FromName: name, Sparse: op.From == (plan.From{}),
 		Paths: op.Paths, Inline: inline(op.Inline), Parents: parents(op.Parents), Exclude: op.Exclude,
 		Dest: op.Dest, Chown: op.Chown, Chmod: op.Chmod,
 		Add: op.Add, Unpack: op.Add && (op.Unpack == nil || *op.Unpack),
@@ -35,6 +41,23 @@ func (s *solver) copy(ctx context.Context, j job, op *plan.Copy) (*state, error)
 	}
 	next, err := s.commit(ctx, changes, j)
 	return next, errors.Join(err, changes.Close())
+}
+
+// fetched are the trees of what ADD fetches. They are fetched together.
+func (s *solver) fetched(ctx context.Context, op *plan.Copy) ([]*filecopy.Source, error) {
+	out := make([]*filecopy.Source, len(op.Fetched))
+	group, ctx := errgroup.WithContext(ctx)
+	for i, source := range op.Fetched {
+		if source == nil {
+			continue
+		}
+		group.Go(func() error {
+			t, err := s.parts.Sources.Tree(ctx, source)
+			out[i] = &filecopy.Source{Tree: t, Name: source.Name, Unpack: source.HTTP != nil && op.Unpack != nil && *op.Unpack}
+			return err
+		})
+	}
+	return out, group.Wait()
 }
 
 // mkdir makes a layer of the directory of a WORKDIR.
