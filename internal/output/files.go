@@ -7,9 +7,11 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 
 	"github.com/opencontainers/go-digest"
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
 	"hako/internal/diag"
 )
@@ -35,6 +37,48 @@ func (o *Output) writeDigestFiles(ctx context.Context, d digest.Digest) error {
 		}
 	}
 	return nil
+}
+
+// metadata is what buildx writes about a result.
+type metadata struct {
+	ConfigDigest digest.Digest      `json:"containerimage.config.digest,omitempty"`
+	Descriptor   ocispec.Descriptor `json:"containerimage.descriptor"`
+	Digest       digest.Digest      `json:"containerimage.digest"`
+	Name         string             `json:"image.name,omitempty"`
+}
+
+// writeMetadata writes the files of buildx. What depends on buildx itself, such as the reference of a build in its history, is left out.
+func (o *Output) writeMetadata(ctx context.Context, r *Result) error {
+	m := metadata{Digest: r.Digest(), Name: strings.Join(o.names(), ",")}
+	m.Descriptor, _ = r.top()
+	id := m.Digest
+	if !r.HasIndex() {
+		m.ConfigDigest = r.Images[0].Config.Digest
+		id = m.ConfigDigest
+	}
+	data, err := json.MarshalIndent(m, "", "  ")
+	if err != nil {
+		return fmt.Errorf("write the metadata: %w", err)
+	}
+	for _, f := range []struct{ path, text string }{{o.options.MetadataFile, string(data)}, {o.options.IIDFile, id.String()}} {
+		if f.path == "" {
+			continue
+		}
+		if err := o.writeSmall(ctx, f.path, f.text); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// names are those of the image: the destinations and what exports call it, as they were written, each once.
+func (o *Output) names() []string {
+	out := slices.Clone(o.options.Destinations)
+	for _, e := range o.options.Exports {
+		out = append(out, e.Names...)
+	}
+	slices.Sort(out)
+	return slices.Compact(out)
 }
 
 // writeSmall writes a small file in place: it may be a device, a pipe or a mount point

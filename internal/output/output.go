@@ -19,6 +19,7 @@ import (
 	"hako/internal/diag"
 	"hako/internal/event"
 	"hako/internal/registry"
+	"hako/internal/tree"
 )
 
 // Options says where the result goes. Its zero value is nowhere.
@@ -26,11 +27,17 @@ type Options struct {
 	// Destinations are references to push to. NoPush says not to push, but they still name the image in files.
 	Destinations []string
 	NoPush       bool
-	// TarPath is a file for "docker load", OCILayoutPath a directory; empty for none.
+	// TarPath is a file for "docker load", OCILayoutPath a directory, both as kaniko writes them; empty for none.
 	TarPath, OCILayoutPath string
+	// Exports are further places on this machine. Stdout is the one whose Dest is "-".
+	Exports []Export
+	Stdout  io.Writer
 	// DigestFile gets the digest; NameWithDigestFile and NameTagWithDigestFile get a line for each destination,
 	// "repository@digest" and "repository:tag@digest". Each may be an https URL, which is PUT to.
 	DigestFile, NameWithDigestFile, NameTagWithDigestFile string
+	// MetadataFile gets what buildx writes about a result, as JSON; IIDFile the image's ID: the digest of its
+	// configuration, or of the index if there is one.
+	MetadataFile, IIDFile string
 	// BuilderOutputDir gets a file "images" with a JSON line for each pushed destination (Google Cloud Build).
 	BuilderOutputDir string
 	// SkipPushPermissionCheck makes Check do nothing.
@@ -62,6 +69,8 @@ type Image struct {
 	ConfigData []byte
 	// Layers are those of the manifest, in its order.
 	Layers []Layer
+	// Files opens the image's file tree. Only exports of files need it.
+	Files func(ctx context.Context) (tree.Tree, error)
 }
 
 // Result is what a build made: one image, or an index over one or more images and what belongs to them.
@@ -101,6 +110,7 @@ type Output struct {
 	options Options
 	events  event.Sink
 	tags    []name.Tag // parsed Destinations, each once
+	exports []export
 
 	background errgroup.Group // uploads of Upload; their errors are not returned by it
 	stop       context.CancelCauseFunc
@@ -123,16 +133,12 @@ func New(client *registry.Client, o Options, events event.Sink) (*Output, error)
 		o.RetryDelay = time.Second
 	}
 	out := &Output{client: client, options: o, events: events, uploads: map[uploadKey]*upload{}}
-	seen := map[string]bool{}
-	for _, d := range o.Destinations {
-		tag, err := registry.ParseTag(d)
-		if err != nil {
-			return nil, err
-		}
-		if !seen[tag.Name()] {
-			seen[tag.Name()] = true
-			out.tags = append(out.tags, tag)
-		}
+	var err error
+	if out.tags, err = parseTags(o.Destinations); err != nil {
+		return nil, err
+	}
+	if out.exports, err = out.parseExports(); err != nil {
+		return nil, err
 	}
 	if len(out.tags) == 0 && (o.NameWithDigestFile != "" || o.NameTagWithDigestFile != "") {
 		return nil, &diag.Error{
@@ -141,6 +147,23 @@ func New(client *registry.Client, o Options, events event.Sink) (*Output, error)
 		}
 	}
 	out.stopped, out.stop = context.WithCancelCause(context.Background())
+	return out, nil
+}
+
+// parseTags reads references and drops those that come again.
+func parseTags(references []string) ([]name.Tag, error) {
+	var out []name.Tag
+	seen := map[string]bool{}
+	for _, d := range references {
+		tag, err := registry.ParseTag(d)
+		if err != nil {
+			return nil, err
+		}
+		if !seen[tag.Name()] {
+			seen[tag.Name()] = true
+			out = append(out, tag)
+		}
+	}
 	return out, nil
 }
 
@@ -166,8 +189,14 @@ func (o *Output) repositories() []name.Repository {
 	return out
 }
 
-// Check makes sure that every destination can be pushed to, as far as that can be known before there is an image.
+// Check makes sure that every export can be written and every destination be pushed to, as far as that can be known
+// before there is an image.
 func (o *Output) Check(ctx context.Context) error {
+	for _, e := range o.exports {
+		if err := e.check(); err != nil {
+			return err
+		}
+	}
 	if !o.pushes() || o.options.SkipPushPermissionCheck {
 		return nil
 	}
@@ -186,15 +215,13 @@ func (o *Output) Write(ctx context.Context, r *Result) error {
 	if err := o.writeDigestFiles(ctx, r.Digest()); err != nil {
 		return err
 	}
-	if o.options.OCILayoutPath != "" {
-		if err := o.writeLayout(ctx, r); err != nil {
-			return &diag.Error{What: "write the OCI layout " + o.options.OCILayoutPath, Cause: err}
+	for _, e := range o.exports {
+		if err := o.export(ctx, e, r); err != nil {
+			return e.failed(err)
 		}
 	}
-	if o.options.TarPath != "" {
-		if err := o.writeTar(ctx, r); err != nil {
-			return &diag.Error{What: "write the archive " + o.options.TarPath, Cause: err}
-		}
+	if err := o.writeMetadata(ctx, r); err != nil {
+		return err
 	}
 	if !o.pushes() {
 		return nil

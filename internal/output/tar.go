@@ -4,7 +4,6 @@ import (
 	"archive/tar"
 	"bytes"
 	"context"
-	"encoding/json"
 	"errors"
 	"io"
 	"strings"
@@ -25,36 +24,31 @@ type archiveManifest struct {
 	Layers   []string
 }
 
-// writeTar writes the image as "docker save" does; layers stay compressed, as kaniko leaves them.
-func (o *Output) writeTar(ctx context.Context, r *Result) error {
+// writeDockerTar writes the image as "docker save" does; layers stay compressed, as kaniko leaves them.
+func writeDockerTar(ctx context.Context, w io.Writer, e export, r *Result) error {
 	if len(r.Images) != 1 {
 		return errors.New("a docker archive holds one image, but several platforms were built")
 	}
 	im := r.Images[0]
-	m := archiveManifest{Config: im.Config.Digest.String(), RepoTags: o.repoTags()}
+	m := archiveManifest{Config: im.Config.Digest.String(), RepoTags: e.repoTags()}
 	for _, l := range im.Layers {
 		m.Layers = append(m.Layers, archiveName(l.Descriptor))
 	}
-	manifest, err := json.Marshal([]archiveManifest{m})
-	if err != nil {
-		return err
-	}
-	return writeFile(o.options.TarPath, func(w io.Writer) error {
-		tw := tar.NewWriter(w)
-		for i, l := range im.blobs() {
-			name := archiveName(l.Descriptor)
-			if i == 0 {
-				name = m.Config
-			}
-			if err := addBlob(ctx, tw, name, l); err != nil {
-				return err
-			}
+	manifest := mustJSON([]archiveManifest{m})
+	tw := tar.NewWriter(w)
+	for i, l := range im.blobs() {
+		name := archiveName(l.Descriptor)
+		if i == 0 {
+			name = m.Config
 		}
-		if err := addFile(tw, "manifest.json", int64(len(manifest)), bytes.NewReader(manifest)); err != nil {
+		if err := addBlob(ctx, tw, name, l); err != nil {
 			return err
 		}
-		return tw.Close()
-	})
+	}
+	if err := addFile(tw, "manifest.json", int64(len(manifest)), bytes.NewReader(manifest)); err != nil {
+		return err
+	}
+	return tw.Close()
 }
 
 func addBlob(ctx context.Context, tw *tar.Writer, name string, l Layer) error {
@@ -89,12 +83,12 @@ func archiveName(d ocispec.Descriptor) string {
 
 // repoTags are the names that "docker load" gives the image: the destinations as they were written,
 // with the tag that Docker insists on.
-func (o *Output) repoTags() []string {
-	if len(o.tags) == 0 {
+func (e *export) repoTags() []string {
+	if len(e.tags) == 0 && e.kaniko {
 		return []string{unnamed}
 	}
 	var out []string
-	for _, t := range o.tags {
+	for _, t := range e.tags {
 		s := t.String()
 		if !strings.Contains(s[strings.LastIndex(s, "/")+1:], ":") {
 			s += ":" + t.TagStr()
