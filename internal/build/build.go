@@ -45,7 +45,7 @@ func Build(ctx context.Context, env Env, req Request) (_ *Result, err error) {
 	if err != nil {
 		return nil, err
 	}
-	made, err := b.assemble(graphs, solved)
+	made, err := b.assemble(ctx, graphs, solved)
 	if err != nil {
 		return nil, err
 	}
@@ -90,7 +90,14 @@ func (b *builder) parts() solve.Parts {
 		Jobs:   b.req.jobs(),
 		Engine: func(context.Context) (sandbox.Engine, error) { return b.engine, nil },
 		Spool:  b.spool,
-		Made:   func(l solve.Layer) { b.output.Upload(b.blob(l)) },
+		Made:   b.made,
+	}
+}
+
+// made sends a new layer ahead, unless it will be merged with others.
+func (b *builder) made(l solve.Layer) {
+	if b.req.Squash == SquashNone {
+		b.output.Upload(b.blob(l))
 	}
 }
 

@@ -126,6 +126,8 @@ func (b *builder) openRegistry() (err error) {
 	b.output, err = output.New(b.client, output.Options{
 		Destinations: o.Destinations, NoPush: o.NoPush, TarPath: o.TarPath, OCILayoutPath: o.OCILayoutPath,
 		DigestFile: o.DigestFile, NameWithDigestFile: o.NameWithDigestFile, NameTagWithDigestFile: o.NameTagWithDigestFile,
+		Names: o.Names, Repositories: o.Repositories, Exports: o.Exports, Stdout: b.env.Stdout,
+		MetadataFile: o.MetadataFile, IIDFile: o.IIDFile,
 		BuilderOutputDir: o.BuilderOutputDir, SkipPushPermissionCheck: o.SkipPushPermissionCheck, PushRetries: o.PushRetries,
 	}, b.env.Events)
 	if err != nil {
@@ -144,11 +146,11 @@ func (b *builder) places() []string {
 	return append(out, "/tmp")
 }
 
-// maker stores layers the way the request asks for.
+// maker stores layers the way the request asks for. Those that will be merged are not worth compressing.
 func (b *builder) maker() *maker {
-	opts := layer.WriteOptions{Level: b.req.CompressionLevel, Docker: true}
-	if b.req.Compression == "zstd" {
-		opts.Compression, opts.Docker = layer.Zstd, false
+	opts := b.req.layers()
+	if b.req.Squash != SquashNone {
+		opts = layer.WriteOptions{Compression: layer.Uncompressed, Docker: true}
 	}
 	return &maker{store: b.store, dir: b.dir, opts: opts}
 }

@@ -123,8 +123,8 @@ func (r *Request) platforms() ([]ocispec.Platform, error) {
 	return out, nil
 }
 
-// multiPlatform says whether the result is an index: for several platforms, or where BUILDKIT_MULTI_PLATFORM asks for it.
-func (r *Request) multiPlatform() (bool, error) {
+// hasIndex says whether the result is an index: for several platforms, or where BUILDKIT_MULTI_PLATFORM asks for it.
+func (r *Request) hasIndex() (bool, error) {
 	platforms, err := r.platforms()
 	if err != nil {
 		return false, err

@@ -7,6 +7,8 @@ import (
 	"time"
 
 	"hako/internal/event"
+	"hako/internal/image"
+	"hako/internal/output"
 )
 
 // Request is everything a build depends on, as a plain value: no flag and no environment variable
@@ -43,9 +45,17 @@ type Request struct {
 	Registry Registry
 	// WorkDir is where state lives; empty means to find a place.
 	WorkDir string
-	// Compression is "gzip" or "zstd"; CompressionLevel is 0 for the default.
+	// Format is "docker" or "oci"; empty leaves the choice to the base image, unless something needs OCI's.
+	Format string
+	// Annotations are put on the documents of the image; they need OCI's format.
+	Annotations image.Annotations
+	// Compression is that of new layers: "gzip", "zstd" or "uncompressed"; CompressionLevel is 0 for the default.
+	// ForceCompression says that layers of base images are to have it too.
 	Compression      string
 	CompressionLevel int
+	ForceCompression bool
+	// Squash says which layers become one.
+	Squash Squash
 }
 
 // KeyValue is a pair whose order matters.
@@ -56,8 +66,16 @@ type Outputs struct {
 	// Destinations are image references to push to. NoPush says not to push, whatever they are.
 	Destinations []string
 	NoPush       bool
+	// Names are references that the image has in archives and files, without being pushed to.
+	Names []string
+	// Repositories are pushed to without a tag.
+	Repositories []string
 	// TarPath and OCILayoutPath are files and directories to write, empty for none.
 	TarPath, OCILayoutPath string
+	// Exports are further places on this machine.
+	Exports []output.Export
+	// MetadataFile and IIDFile get what buildx writes there.
+	MetadataFile, IIDFile string
 	// DigestFile, NameWithDigestFile and NameTagWithDigestFile get the digest in kaniko's three forms.
 	DigestFile, NameWithDigestFile, NameTagWithDigestFile string
 	// BuilderOutputDir gets a file "images" that lists what was pushed (Google Cloud Build's BUILDER_OUTPUT).

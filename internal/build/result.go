@@ -4,6 +4,7 @@ import (
 	"context"
 	"io"
 	"slices"
+	"time"
 
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
@@ -14,85 +15,107 @@ import (
 	"hako/internal/plan"
 	"hako/internal/rootfs"
 	"hako/internal/solve"
+	"hako/internal/tree"
 )
 
 // assemble makes the images of what was solved for each graph, and an index over them if there has to be one.
-func (b *builder) assemble(graphs []*plan.Graph, solved []*solve.Result) (*output.Result, error) {
-	format := image.Docker
-	for _, r := range solved {
-		format = max(format, formatOf(r))
+func (b *builder) assemble(ctx context.Context, graphs []*plan.Graph, solved []*solve.Result) (*output.Result, error) {
+	done := make([]*finished, len(solved))
+	for i, r := range solved {
+		var err error
+		if done[i], err = b.finish(ctx, r, b.created(graphs[i])); err != nil {
+			return nil, err
+		}
+	}
+	format, err := b.req.format(done)
+	if err != nil {
+		return nil, err
 	}
 	out := &output.Result{}
-	for i, r := range solved {
-		im, err := b.image(graphs[i], r, format)
+	for i, f := range done {
+		im, err := b.image(f, b.created(graphs[i]), format)
 		if err != nil {
 			return nil, err
 		}
 		out.Images = append(out.Images, *im)
 	}
-	multi, err := b.req.multiPlatform()
-	if err != nil || !multi && len(out.Extra) == 0 {
+	index, err := b.req.hasIndex()
+	if err != nil || !index {
 		return out, err
 	}
 	var manifests []ocispec.Descriptor
 	for _, im := range slices.Concat(out.Images, out.Extra) {
 		manifests = append(manifests, im.Manifest)
 	}
-	index, err := image.AssembleIndex(format, manifests, nil)
+	made, err := image.AssembleIndex(format, manifests, b.req.Annotations)
 	if err != nil {
 		return nil, err
 	}
-	out.Index, out.IndexData = index.Descriptor, index.Data
+	out.Index, out.IndexData = made.Descriptor, made.Data
 	return out, nil
 }
 
-// image makes the image of one platform.
-func (b *builder) image(g *plan.Graph, r *solve.Result, format image.Format) (*output.Image, error) {
-	config := image.Clone(&r.Stage.Config)
-	for i, t := range r.Created {
-		if h := &config.History[i]; h.Created == nil {
-			utc := t.UTC()
-			h.Created = &utc
-		}
+// created is the time of what is made: now, unless the user fixed it.
+func (b *builder) created(g *plan.Graph) time.Time {
+	if g.Created != nil {
+		return *g.Created
 	}
-	descriptors := make([]layer.Descriptor, len(r.Layers))
-	for i, l := range r.Layers {
+	return b.env.Now()
+}
+
+// image makes the image of one platform.
+func (b *builder) image(f *finished, created time.Time, format image.Format) (*output.Image, error) {
+	descriptors := make([]layer.Descriptor, len(f.layers))
+	for i, l := range f.layers {
 		descriptors[i] = l.Descriptor
 	}
-	created := b.env.Now()
-	if g.Created != nil {
-		created = *g.Created
-	}
-	made, err := image.Assemble(&config, descriptors, image.Metadata{Format: format, Created: created})
+	made, err := image.Assemble(&f.config, descriptors, image.Metadata{Format: format, Created: created, Annotations: b.req.Annotations})
 	if err != nil {
 		return nil, err
 	}
 	out := &output.Image{
 		Manifest: made.ManifestDescriptor, ManifestData: made.Manifest,
 		Config: made.ConfigDescriptor, ConfigData: made.Config,
+		Files: func(ctx context.Context) (tree.Tree, error) { return f.files.Tree(ctx) },
 	}
-	for i, l := range r.Layers {
+	for i, l := range f.layers {
 		l.Descriptor = made.Layers[i]
 		out.Layers = append(out.Layers, b.blob(l))
 	}
 	return out, nil
 }
 
-// formatOf is the format of the base image, as with kaniko, unless a layer has no place in it.
-// The images of several platforms take one format: OCI's if any needs it.
-func formatOf(r *solve.Result) image.Format {
-	f := image.Docker
-	st := r.Stage
+// format is what the user asked for; else OCI's if anything needs it; else that of the base image, as with kaniko.
+// The images of several platforms have one format.
+func (r *Request) format(images []*finished) (image.Format, error) {
+	if r.Format != "" {
+		return image.ParseFormat(r.Format)
+	}
+	oci := func(e output.Export) bool { return e.Kind == output.OCI }
+	if len(r.Annotations) > 0 || slices.ContainsFunc(r.Outputs.Exports, oci) {
+		return image.OCI, nil
+	}
+	format := image.Docker
+	for _, f := range images {
+		format = max(format, f.format())
+	}
+	return format, nil
+}
+
+// format is that of the base image, unless a layer has no place in it.
+func (f *finished) format() image.Format {
+	format := image.Docker
+	st := f.stage
 	for st.Base.Stage != nil {
 		st = st.Base.Stage
 	}
 	if st.Base.Image != nil {
-		f = image.FormatOf(st.Base.Image.MediaType)
+		format = image.FormatOf(st.Base.Image.MediaType)
 	}
-	if slices.ContainsFunc(r.Layers, func(l solve.Layer) bool { return !f.Holds(l.MediaType) }) {
+	if slices.ContainsFunc(f.layers, func(l solve.Layer) bool { return !format.Holds(l.MediaType) }) {
 		return image.OCI
 	}
-	return f
+	return format
 }
 
 // blob is a layer as the output sends it.

@@ -12,6 +12,7 @@ import (
 	"os"
 	"path/filepath"
 	"runtime"
+	"slices"
 	"strings"
 	"time"
 
@@ -21,6 +22,7 @@ import (
 	"hako/internal/build"
 	"hako/internal/diag"
 	"hako/internal/event"
+	"hako/internal/output"
 	"hako/internal/sandbox"
 	"hako/internal/trace"
 	"hako/internal/ui"
@@ -51,6 +53,8 @@ type command struct {
 	// call is what to do; without a name, the flags say it.
 	call call
 	ui   *ui.UI
+	// resultToStdout says that standard output gets an archive.
+	resultToStdout bool
 }
 
 // usageError is a command line that does not say what to do.
@@ -132,8 +136,13 @@ func (c *command) buildName() string {
 
 func (c *command) getenv(name string) string { return c.vars[name] }
 
+// newUI is how people see what happens. What steps print to standard output goes to standard error if that takes a result.
 func (c *command) newUI(f ui.Format, l ui.Level) *ui.UI {
-	return ui.New(ui.Options{Format: f, Level: l, Timestamps: c.vs.bool("log-timestamp"), Stdout: c.env.Stdout, Stderr: c.env.Stderr, Now: c.env.Now})
+	stdout := c.env.Stdout
+	if c.resultToStdout {
+		stdout = c.env.Stderr
+	}
+	return ui.New(ui.Options{Format: f, Level: l, Timestamps: c.vs.bool("log-timestamp"), Stdout: stdout, Stderr: c.env.Stderr, Now: c.env.Now})
 }
 
 // root is the command tree.
@@ -219,6 +228,7 @@ func (c *command) build(ctx context.Context, operands []string) error {
 	if err != nil {
 		return usageError{err}
 	}
+	c.resultToStdout = slices.ContainsFunc(req.Outputs.Exports, func(e output.Export) bool { return e.Dest == output.Stdout })
 	c.ui = c.newUI(format, level)
 	c.warn()
 	events, end, err := c.events()

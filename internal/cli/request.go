@@ -18,14 +18,12 @@ func (c *command) request(vs *values, operands []string) (build.Request, error) 
 	req := build.Request{
 		Context: vs.str("context"), ContextSubPath: vs.str("context-sub-path"), Dockerfile: vs.str("dockerfile"),
 		DryRun: vs.bool("dryrun"), NoCache: vs.bool("no-cache"),
-		WorkDir:          firstSet(vs.str("kaniko-dir"), c.getenv("KANIKO_DIR")),
-		Compression:      vs.str("compression"),
-		Jobs:             vs.int("jobs"),
-		CompressionLevel: max(0, vs.int("compression-level")),
-		BuildArgs:        c.buildArgs(vs.list("build-arg")),
-		Labels:           pairs(vs.list("label"), "="),
-		NamedContexts:    pairs(vs.list("build-context"), "="),
-		Registry:         c.registry(vs),
+		WorkDir:       firstSet(vs.str("kaniko-dir"), c.getenv("KANIKO_DIR")),
+		Jobs:          vs.int("jobs"),
+		BuildArgs:     c.buildArgs(vs.list("build-arg")),
+		Labels:        pairs(vs.list("label"), "="),
+		NamedContexts: pairs(vs.list("build-context"), "="),
+		Registry:      c.registry(vs),
 	}
 	if len(operands) > 0 {
 		if len(vs.list("context")) > 0 {
@@ -47,7 +45,20 @@ func (c *command) request(vs *values, operands []string) (build.Request, error) 
 	if req.ShmSizeBytes, err = sizeBytes(vs.str("shm-size")); err != nil {
 		errs = append(errs, fmt.Errorf("--shm-size: %w", err))
 	}
-	if req.Outputs, err = c.outputs(vs); err != nil {
+	plan, err := c.outputPlan(vs)
+	if err != nil {
+		return req, errors.Join(append(errs, err)...)
+	}
+	switch {
+	case vs.bool("squash-all"):
+		req.Squash = build.SquashAll
+	case vs.bool("single-snapshot"):
+		req.Squash = build.SquashNew
+	}
+	if err := plan.request(vs, &req); err != nil {
+		errs = append(errs, err)
+	}
+	if req.Outputs, err = c.outputs(vs, plan); err != nil {
 		errs = append(errs, err)
 	}
 	return req, errors.Join(errs...)
@@ -147,36 +158,6 @@ func sizeBytes(s string) (int64, error) {
 		return 0, fmt.Errorf("%q is not a size", s)
 	}
 	return n << shift, nil
-}
-
-func (c *command) outputs(vs *values) (build.Outputs, error) {
-	o := build.Outputs{
-		Destinations: vs.list("destination"), NoPush: vs.bool("no-push"),
-		TarPath: vs.str("tar-path"), OCILayoutPath: vs.str("oci-layout-path"), DigestFile: vs.str("digest-file"),
-		NameWithDigestFile: vs.str("image-name-with-digest-file"), NameTagWithDigestFile: vs.str("image-name-tag-with-digest-file"),
-		SkipPushPermissionCheck: vs.bool("skip-push-permission-check"), PushRetries: vs.int("push-retry"),
-		BuilderOutputDir: c.getenv("BUILDER_OUTPUT"),
-	}
-	if text := c.getenv("KANIKO_NO_PUSH"); text != "" {
-		noPush, err := strconv.ParseBool(text)
-		if err != nil {
-			return o, fmt.Errorf("KANIKO_NO_PUSH=%q is not a bool", text)
-		}
-		o.NoPush = noPush
-	}
-	named := o.NameWithDigestFile != "" || o.NameTagWithDigestFile != ""
-	switch {
-	case named && len(o.Destinations) == 0:
-		return o, errors.New("you must provide --destination if setting --image-name-with-digest-file or --image-name-tag-with-digest-file")
-	case o.PushRetries < 0:
-		return o, errors.New("--push-retry must not be negative")
-	case c.call.name == "check", c.call.name == "targets", vs.bool("dryrun"), o.NoPush, len(o.Destinations) > 0:
-		return o, nil
-	case o.TarPath != "", o.OCILayoutPath != "":
-		o.NoPush = true // there is nowhere to push to, but the image has a place to go
-		return o, nil
-	}
-	return o, errors.New("you must provide --destination, or use --no-push")
 }
 
 // registry says how to reach registries. --skip-tls-verify is about pulls too, as in kaniko.

@@ -27,8 +27,8 @@ type Metadata struct {
 	Format Format
 	// Created is the time of the image, and of each history entry that has none. Its zero value leaves them out.
 	Created time.Time
-	// Annotations are put on the manifest. Docker's format has none.
-	Annotations map[string]string
+	// Annotations are put on the documents of the platform that the configuration names. Docker's format has none.
+	Annotations Annotations
 }
 
 // Assemble makes an image out of a configuration and its layers, bottom first. c is not changed.
@@ -46,7 +46,8 @@ func Assemble(c *Config, layers []layer.Descriptor, meta Metadata) (*Image, erro
 	im.ConfigDescriptor = describe(meta.Format.configType(), im.Config)
 	m := ocispec.Manifest{
 		Versioned: specs.Versioned{SchemaVersion: 2}, MediaType: meta.Format.ManifestType(),
-		Config: im.ConfigDescriptor, Layers: make([]ocispec.Descriptor, 0, len(layers)), Annotations: meta.Annotations,
+		Config: im.ConfigDescriptor, Layers: make([]ocispec.Descriptor, 0, len(layers)),
+		Annotations: meta.Annotations.On(OnManifest, full.Platform),
 	}
 	if meta.Format == Docker && len(meta.Annotations) > 0 {
 		return nil, fmt.Errorf("assemble image: annotations need an OCI manifest")
@@ -62,6 +63,7 @@ func Assemble(c *Config, layers []layer.Descriptor, meta Metadata) (*Image, erro
 		return nil, fmt.Errorf("encode manifest: %w", err)
 	}
 	im.ManifestDescriptor = describe(m.MediaType, im.Manifest)
+	im.ManifestDescriptor.Annotations = meta.Annotations.On(OnManifestDescriptor, full.Platform)
 	platform := full.Platform
 	im.ManifestDescriptor.Platform = &platform
 	return im, nil
@@ -74,19 +76,22 @@ type Index struct {
 }
 
 // AssembleIndex makes an index over manifests, in their order: an OCI index or Docker's manifest list.
-// Annotations are the index's own; Docker's format has none.
-func AssembleIndex(f Format, manifests []ocispec.Descriptor, annotations map[string]string) (*Index, error) {
+// Of the annotations it takes those of indexes; Docker's format has none.
+func AssembleIndex(f Format, manifests []ocispec.Descriptor, annotations Annotations) (*Index, error) {
 	if f == Docker && len(annotations) > 0 {
 		return nil, fmt.Errorf("assemble index: annotations need an OCI index")
 	}
 	x := ocispec.Index{
-		Versioned: specs.Versioned{SchemaVersion: 2}, MediaType: f.IndexType(), Manifests: manifests, Annotations: annotations,
+		Versioned: specs.Versioned{SchemaVersion: 2}, MediaType: f.IndexType(), Manifests: manifests,
+		Annotations: annotations.On(OnIndex, ocispec.Platform{}),
 	}
 	data, err := json.MarshalIndent(x, "", "  ")
 	if err != nil {
 		return nil, fmt.Errorf("encode index: %w", err)
 	}
-	return &Index{Data: data, Descriptor: describe(x.MediaType, data)}, nil
+	out := &Index{Data: data, Descriptor: describe(x.MediaType, data)}
+	out.Descriptor.Annotations = annotations.On(OnIndexDescriptor, ocispec.Platform{})
+	return out, nil
 }
 
 // complete is c with root file system and times.

@@ -26,6 +26,16 @@ const (
 	dockerLayerZstd    = "application/vnd.docker.image.rootfs.diff.tar.zstd" // never specified, but found
 )
 
+// ParseFormat reads "docker" or "oci".
+func ParseFormat(s string) (Format, error) {
+	for _, f := range []Format{Docker, OCI} {
+		if s == f.String() {
+			return f, nil
+		}
+	}
+	return 0, fmt.Errorf("image format %q is not docker or oci", s)
+}
+
 // FormatOf is the format of a manifest or index with this media type. Anything unknown is Docker's.
 func FormatOf(mediaType string) Format {
 	if mediaType == ocispec.MediaTypeImageManifest || mediaType == ocispec.MediaTypeImageIndex {

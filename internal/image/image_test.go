@@ -98,7 +98,7 @@ func TestAssembleErrors(t *testing.T) {
 		{"zstd in Docker's format", testConfig(false), []layer.Descriptor{testLayer(ociZstd, "a")}, image.Metadata{}, "cannot be part of a docker manifest"},
 		{"unknown layer", testConfig(false), []layer.Descriptor{testLayer("text/plain", "a")}, image.Metadata{Format: image.OCI}, "cannot be part of a oci manifest"},
 		{"bad digest", testConfig(false), []layer.Descriptor{{MediaType: ociGzip, Digest: "sha256:x"}}, image.Metadata{}, "layer 0: digest"},
-		{"annotations in Docker's format", testConfig(), nil, image.Metadata{Annotations: map[string]string{"a": "b"}}, "annotations need an OCI manifest"},
+		{"annotations in Docker's format", testConfig(), nil, image.Metadata{Annotations: image.Annotations{{Level: image.OnManifest, Key: "a", Value: "b"}}}, "annotations need an OCI manifest"},
 	} {
 		_, err := image.Assemble(tt.config, tt.layers, tt.meta)
 		if err == nil || !strings.Contains(err.Error(), tt.want) {

@@ -47,6 +47,9 @@ func (c Compression) String() string {
 	return "unknown"
 }
 
+// Compression says how the blob is compressed, by its media type; known is false for one that is no layer's.
+func (d Descriptor) Compression() (c Compression, known bool) { return compressionOf(d.MediaType) }
+
 // compressionOf says how a layer with this media type is compressed; known is false for types that are no layers.
 func compressionOf(mediaType string) (c Compression, known bool) {
 	switch mediaType {

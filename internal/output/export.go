@@ -74,10 +74,10 @@ type export struct {
 func (o *Output) parseExports() ([]export, error) {
 	var out []export
 	if p := o.options.OCILayoutPath; p != "" {
-		out = append(out, export{Export: Export{Kind: OCI, Dest: p, Directory: true}, tags: o.tags[:min(len(o.tags), 1)], kaniko: true})
+		out = append(out, export{Export: Export{Kind: OCI, Dest: p, Directory: true}, tags: o.named[:min(len(o.named), 1)], kaniko: true})
 	}
 	if p := o.options.TarPath; p != "" {
-		out = append(out, export{Export: Export{Kind: Docker, Dest: p}, tags: o.tags, kaniko: true})
+		out = append(out, export{Export: Export{Kind: Docker, Dest: p}, tags: o.named, kaniko: true})
 	}
 	console := false
 	for _, e := range o.options.Exports {
@@ -92,7 +92,7 @@ func (o *Output) parseExports() ([]export, error) {
 			return nil, err
 		}
 		if len(tags) == 0 {
-			tags = o.tags
+			tags = o.named
 		}
 		out = append(out, export{Export: e, tags: tags})
 	}

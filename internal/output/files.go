@@ -20,7 +20,11 @@ import (
 // line end, and a line for each destination with Docker Hub as "index.docker.io".
 func (o *Output) writeDigestFiles(ctx context.Context, d digest.Digest) error {
 	var names, tags strings.Builder
-	for _, t := range o.tags {
+	for _, r := range o.digests {
+		fmt.Fprintf(&names, "%s@%s\n", r.Name(), d)
+		fmt.Fprintf(&tags, "%s@%s\n", r.Name(), d)
+	}
+	for _, t := range o.named {
 		fmt.Fprintf(&names, "%s@%s\n", t.Context().Name(), d)
 		fmt.Fprintf(&tags, "%s:%s@%s\n", t.Context().Name(), t.TagStr(), d)
 	}
@@ -73,12 +77,17 @@ func (o *Output) writeMetadata(ctx context.Context, r *Result) error {
 
 // names are those of the image: the destinations and what exports call it, as they were written, each once.
 func (o *Output) names() []string {
-	out := slices.Clone(o.options.Destinations)
+	all := slices.Concat(o.options.Destinations, o.options.Names, o.options.Repositories)
 	for _, e := range o.options.Exports {
-		out = append(out, e.Names...)
+		all = append(all, e.Names...)
 	}
-	slices.Sort(out)
-	return slices.Compact(out)
+	var out []string
+	for _, n := range all {
+		if !slices.Contains(out, n) {
+			out = append(out, n)
+		}
+	}
+	return out
 }
 
 // writeSmall writes a small file in place: it may be a device, a pipe or a mount point

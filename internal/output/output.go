@@ -6,6 +6,7 @@ package output
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"slices"
 	"sync"
@@ -27,6 +28,10 @@ type Options struct {
 	// Destinations are references to push to. NoPush says not to push, but they still name the image in files.
 	Destinations []string
 	NoPush       bool
+	// Names are further references of the image, which are not pushed to.
+	Names []string
+	// Repositories are pushed to without a tag: whoever pulls must know the digest.
+	Repositories []string
 	// TarPath is a file for "docker load", OCILayoutPath a directory, both as kaniko writes them; empty for none.
 	TarPath, OCILayoutPath string
 	// Exports are further places on this machine. Stdout is the one whose Dest is "-".
@@ -109,7 +114,9 @@ type Output struct {
 	client  *registry.Client
 	options Options
 	events  event.Sink
-	tags    []name.Tag // parsed Destinations, each once
+	tags    []name.Tag        // parsed Destinations, each once
+	named   []name.Tag        // these and parsed Names, each once
+	digests []name.Repository // parsed Repositories
 	exports []export
 
 	background errgroup.Group // uploads of Upload; their errors are not returned by it
@@ -137,10 +144,16 @@ func New(client *registry.Client, o Options, events event.Sink) (*Output, error)
 	if out.tags, err = parseTags(o.Destinations); err != nil {
 		return nil, err
 	}
+	if out.named, err = parseTags(slices.Concat(o.Destinations, o.Names)); err != nil {
+		return nil, err
+	}
+	if out.digests, err = parseRepositories(o.Repositories); err != nil {
+		return nil, err
+	}
 	if out.exports, err = out.parseExports(); err != nil {
 		return nil, err
 	}
-	if len(out.tags) == 0 && (o.NameWithDigestFile != "" || o.NameTagWithDigestFile != "") {
+	if len(out.named) == 0 && len(out.digests) == 0 && (o.NameWithDigestFile != "" || o.NameTagWithDigestFile != "") {
 		return nil, &diag.Error{
 			What: "write the image's name and digest to a file: there is no destination",
 			Hint: "Give the image a name with --destination.",
@@ -167,6 +180,19 @@ func parseTags(references []string) ([]name.Tag, error) {
 	return out, nil
 }
 
+// parseRepositories reads names that must have no tag.
+func parseRepositories(names []string) ([]name.Repository, error) {
+	var out []name.Repository
+	for _, n := range names {
+		repo, err := name.NewRepository(n, name.WeakValidation)
+		if err != nil {
+			return nil, &diag.Error{What: fmt.Sprintf("push %q by digest: it is no repository", n), Hint: "Leave out the tag."}
+		}
+		out = append(out, repo)
+	}
+	return out, nil
+}
+
 // Close ends the uploads that Upload started and waits for them. It is idempotent.
 func (o *Output) Close() {
 	o.stop(errClosed)
@@ -174,17 +200,25 @@ func (o *Output) Close() {
 }
 
 // pushes says whether anything goes to a registry.
-func (o *Output) pushes() bool { return !o.options.NoPush && len(o.tags) > 0 }
+func (o *Output) pushes() bool {
+	return !o.options.NoPush && len(o.tags)+len(o.digests) > 0
+}
 
 // repositories lists where we push to, each once, in the order of the destinations.
 func (o *Output) repositories() []name.Repository {
 	var out []name.Repository
 	seen := map[string]bool{}
-	for _, t := range o.tags {
-		if r := t.Context(); !seen[r.Name()] {
+	add := func(r name.Repository) {
+		if !seen[r.Name()] {
 			seen[r.Name()] = true
 			out = append(out, r)
 		}
+	}
+	for _, t := range o.tags {
+		add(t.Context())
+	}
+	for _, r := range o.digests {
+		add(r)
 	}
 	return out
 }
@@ -207,7 +241,7 @@ func (o *Output) Check(ctx context.Context) error {
 	return g.Wait()
 }
 
-// Write puts the result everywhere: files first, then registries, as kaniko does.
+// Write puts the result everywhere: files first, then registries, as kaniko does; and last what tells buildx's users of success.
 func (o *Output) Write(ctx context.Context, r *Result) error {
 	if err := r.validate(); err != nil {
 		return err
@@ -220,16 +254,15 @@ func (o *Output) Write(ctx context.Context, r *Result) error {
 			return e.failed(err)
 		}
 	}
-	if err := o.writeMetadata(ctx, r); err != nil {
-		return err
+	if o.pushes() {
+		if err := o.push(ctx, r); err != nil {
+			return err
+		}
+		if err := o.writeBuilderOutput(r.Digest()); err != nil {
+			return err
+		}
 	}
-	if !o.pushes() {
-		return nil
-	}
-	if err := o.push(ctx, r); err != nil {
-		return err
-	}
-	return o.writeBuilderOutput(r.Digest())
+	return o.writeMetadata(ctx, r)
 }
 
 func (r *Result) validate() error {

@@ -54,11 +54,22 @@ func (o *Output) push(ctx context.Context, r *Result) error {
 	if err := g.Wait(); err != nil {
 		return err
 	}
-	errs := make([]error, len(o.tags))
+	type target struct {
+		repo name.Repository
+		as   string
+	}
+	var targets []target
+	for _, t := range o.tags {
+		targets = append(targets, target{t.Context(), t.TagStr()})
+	}
+	for _, repo := range o.digests {
+		targets = append(targets, target{repo, r.Digest().String()})
+	}
+	errs := make([]error, len(targets))
 	var all errgroup.Group
-	for i, t := range o.tags {
+	for i, t := range targets {
 		all.Go(func() error {
-			errs[i] = o.retry(ctx, func() error { return o.pushTag(ctx, t, r) })
+			errs[i] = o.retry(ctx, func() error { return o.pushTop(ctx, t.repo, t.as, r) })
 			return nil
 		})
 	}
@@ -204,13 +215,12 @@ func (o *Output) neighbours(ctx context.Context, repo name.Repository, l Layer) 
 	return out
 }
 
-// pushTag puts the manifest or index that the tag names.
-func (o *Output) pushTag(ctx context.Context, tag name.Tag, r *Result) error {
-	to := o.client.Repository(tag.Context(), registry.Push)
+// pushTop puts the manifest or index of the result, as a tag or as its digest.
+func (o *Output) pushTop(ctx context.Context, repo name.Repository, as string, r *Result) error {
 	d, data := r.top()
-	if err := to.PutManifest(ctx, tag.TagStr(), d.MediaType, data); err != nil {
+	if err := o.client.Repository(repo, registry.Push).PutManifest(ctx, as, d.MediaType, data); err != nil {
 		return err
 	}
-	o.events.Emit(event.Debug{Message: "pushed " + registry.FullName(tag) + "@" + d.Digest.String()})
+	o.events.Emit(event.Debug{Message: fmt.Sprintf("pushed %s as %s in %s", d.Digest, as, repo.Name())})
 	return nil
 }

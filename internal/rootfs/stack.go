@@ -51,6 +51,14 @@ func (s *Stack) Push(src Source) *Stack {
 	return out
 }
 
+// Lowest returns the stack of the n lowest layers.
+func (s *Stack) Lowest(n int) *Stack {
+	if n <= 0 {
+		return nil
+	}
+	return s.levels()[n-1]
+}
+
 // ChainID identifies all layers of the stack together; it is empty if there are none.
 func (s *Stack) ChainID() digest.Digest {
 	if s == nil {

@@ -75,6 +75,8 @@ type Parts struct {
 type Result struct {
 	Stage  *plan.Stage
 	Layers []Layer
+	// Files are the layers as one file tree.
+	Files *rootfs.Stack
 	// Created says when steps ended, by the index of their entries in the stage's history.
 	Created map[int]time.Time
 }
@@ -107,7 +109,7 @@ func Solve(ctx context.Context, graphs []*plan.Graph, parts Parts) ([]*Result, e
 	results := make([]*Result, len(graphs))
 	for i, g := range graphs {
 		n := s.stages[g.Target]
-		results[i] = &Result{Stage: g.Target, Layers: n.state.layers, Created: n.created}
+		results[i] = &Result{Stage: g.Target, Layers: n.state.layers, Files: n.state.stack, Created: n.created}
 	}
 	return results, nil
 }
