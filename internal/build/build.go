@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"runtime"
+	"slices"
 
 	"github.com/opencontainers/go-digest"
 	"golang.org/x/sync/errgroup"
@@ -54,7 +55,7 @@ func Build(ctx context.Context, env Env, req Request) (_ *Result, err error) {
 	}
 	out := &Result{Digest: made.Digest()}
 	if !req.Outputs.NoPush {
-		out.Destinations = req.Outputs.Destinations
+		out.Destinations = slices.Concat(req.Outputs.Destinations, req.Outputs.Repositories)
 	}
 	return out, nil
 }

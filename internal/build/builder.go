@@ -19,6 +19,7 @@ import (
 
 // builder holds the open parts of one build.
 type builder struct {
+	life    context.Context //nolint:containedctx // that of Build, for what outlives a part of it
 	env     Env
 	req     Request
 	context *buildcontext.Context
@@ -62,7 +63,7 @@ func open(ctx context.Context, env Env, req Request) (_ *builder, err error) {
 
 // openForPlan opens what a plan needs.
 func openForPlan(ctx context.Context, env Env, req Request) (_ *builder, err error) {
-	b := &builder{env: env, req: req}
+	b := &builder{life: ctx, env: env, req: req}
 	defer func() {
 		if err != nil {
 			err = errors.Join(err, b.close())
@@ -152,7 +153,7 @@ func (b *builder) maker() *maker {
 	if b.req.Squash != SquashNone {
 		opts = layer.WriteOptions{Compression: layer.Uncompressed, Docker: true}
 	}
-	return &maker{store: b.store, dir: b.dir, opts: opts}
+	return &maker{store: b.store, dir: b.dir, opts: opts, life: b.life}
 }
 
 // spool makes an empty file without a name.

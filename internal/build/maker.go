@@ -19,6 +19,8 @@ type maker struct {
 	store *blob.Store
 	dir   *workdir.Dir
 	opts  layer.WriteOptions
+	// life is the context of the build: files of a layer are read after the step that made it, and after all steps.
+	life context.Context //nolint:containedctx // a tree.Tree has no place for it
 }
 
 var _ solve.Maker = (*maker)(nil)
@@ -51,7 +53,7 @@ func (m *maker) Make(ctx context.Context, changes layer.Changes, keep bool) (_ s
 	}
 	again := &reopened{maker: m, desc: written.Descriptor}
 	out.Source.Open = again.open
-	out.Source.Listing = layer.Listing(written.Image.Index, seen.files, func() (*layer.Image, error) { return again.open(ctx) })
+	out.Source.Listing = layer.Listing(written.Image.Index, seen.files, func() (*layer.Image, error) { return again.open(m.life) })
 	return out, nil
 }
 

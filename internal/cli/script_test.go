@@ -59,6 +59,9 @@ func realMain() int {
 //	image REF                 prints the files of an image as "type mode uid:gid path [-> link]", and its config's Env, Cmd, Labels
 //	index REF [PLATFORM]      prints the media type of an index, and of each manifest in it, with platform; checks all of it;
 //	                          with a platform, it does what image does for that platform's image
+//	media REF                 prints the media types of a manifest, its configuration and its layers
+//	annotations REF           prints the annotations of an index and of each manifest in it, or of a manifest
+//	history REF               prints the history of an image, a line for each entry: "layer" or "empty", and what made it
 //	digest REF                prints the digest that the registry has for REF
 //	minibase REF              pushes the small base image, which has a shell; skips where there is no go command
 func TestScript(t *testing.T) {
@@ -75,7 +78,8 @@ func TestScript(t *testing.T) {
 			return pushBase(host + "/base:1")
 		},
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
-			"exits": exits, "image": printImage, "digest": printDigest, "index": printIndex, "minibase": minibaseCommand(t),
+			"exits": exits, "image": printImage, "digest": printDigest, "index": printIndex,
+			"media": printMedia, "annotations": printAnnotations, "history": printHistory, "minibase": minibaseCommand(t),
 		},
 		RequireExplicitExec: true,
 		UpdateScripts:       *update,
