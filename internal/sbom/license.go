@@ -3,6 +3,7 @@ package sbom
 import (
 	"crypto/sha256"
 	"encoding/hex"
+	"maps"
 	"slices"
 	"strings"
 
@@ -38,10 +39,13 @@ func (l *licenses) expression(declared string) string {
 	case "", noAssertion, "NONE", "UNKNOWN", "UNLICENSED":
 		return noAssertion
 	}
-	p := &expressionParser{licenses: l, words: expressionWords(declared)}
+	p := &expressionParser{licenses: l, words: expressionWords(declared), refs: map[string]string{}}
 	if !p.expression() || len(p.words) > 0 {
-		return l.ref(declared)
+		id := licenseRef(declared)
+		l.refs[id] = declared
+		return id
 	}
+	maps.Copy(l.refs, p.refs)
 	return strings.Join(p.out, "")
 }
 
@@ -55,6 +59,22 @@ type expressionParser struct {
 	*licenses
 	words []string
 	out   []string
+	refs  map[string]string // what it found that is not listed
+}
+
+// ref is the name of a licence that is not listed.
+func (p *expressionParser) ref(text string) string {
+	id := licenseRef(text)
+	p.refs[id] = text
+	return id
+}
+
+// id is a licence's identifier.
+func (p *expressionParser) id(w string) string {
+	if id, ok := p.listed(w); ok {
+		return id
+	}
+	return p.ref(w)
 }
 
 func (p *expressionParser) next() string {
@@ -127,22 +147,14 @@ func (l *licenses) listed(w string) (string, bool) {
 	return id + "+", ok && later
 }
 
-func (l *licenses) id(w string) string {
-	if id, ok := l.listed(w); ok {
-		return id
-	}
-	return l.ref(w)
-}
-
-// ref is a name of our own for a licence that SPDX does not list.
-func (l *licenses) ref(text string) string {
+// licenseRef is a name of our own for a licence that SPDX does not list.
+func licenseRef(text string) string {
 	name := strings.TrimPrefix(text, "LicenseRef-")
-	id := "LicenseRef-" + identifier(name)
-	if identifier(name) != name {
+	id := identifier(name)
+	if id != name {
 		id += "-" + short(text) // two texts may look the same now
 	}
-	l.refs[id] = text
-	return id
+	return "LicenseRef-" + strings.TrimPrefix(id, "-")
 }
 
 // maxIdentifier bounds what a name adds to an identifier, in bytes.

@@ -185,7 +185,7 @@ func (d Document) root() spdxPackage {
 func (d Distro) spdx() spdxPackage {
 	return spdxPackage{
 		ID: "SPDXRef-OperatingSystem-" + identifier(d.ID), Name: d.ID, Version: d.Version, Supplier: noAssertion, Location: noAssertion,
-		Concluded: noAssertion, Declared: noAssertion, Copyright: noAssertion, Description: d.Name, Purpose: "OPERATING-SYSTEM",
+		Concluded: noAssertion, Declared: noAssertion, Copyright: noAssertion, Description: d.Name, Purpose: "OPERATING_SYSTEM",
 	}
 }
 
