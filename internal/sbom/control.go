@@ -6,6 +6,7 @@ import (
 	"path"
 	"strings"
 
+	"hako/internal/purl"
 	"hako/internal/tree"
 )
 
@@ -73,7 +74,7 @@ func (s *scanner) dpkg(ctx context.Context, f *file) error {
 		s.add(Package{
 			Type: "deb", Name: name, Version: version, License: license, Supplier: p["maintainer"], Homepage: p["homepage"],
 			Description: p["description"], Evidence: evidence,
-			PURL: packageURL{"deb", s.distro.namespace("debian"), strings.ToLower(name), version, [][2]string{
+			PURL: purl.URL{Type: "deb", Namespace: s.distro.namespace("debian"), Name: strings.ToLower(name), Version: version, Qualifiers: [][2]string{
 				{"arch", p["architecture"]}, {"distro", s.distro.qualifier()}, {"upstream", debianSource(p)},
 			}}.String(),
 		})
@@ -248,7 +249,7 @@ func (s *scanner) apkPackage(p map[byte]string, path string) Package {
 	return Package{
 		Type: "apk", Name: p['P'], Version: p['V'], License: p['L'], Supplier: p['m'], Homepage: p['U'], Description: p['T'],
 		Evidence: []string{path},
-		PURL: packageURL{"apk", s.distro.namespace("alpine"), strings.ToLower(p['P']), p['V'], [][2]string{
+		PURL: purl.URL{Type: "apk", Namespace: s.distro.namespace("alpine"), Name: strings.ToLower(p['P']), Version: p['V'], Qualifiers: [][2]string{
 			{"arch", p['A']}, {"distro", s.distro.qualifier()}, {"upstream", source},
 		}}.String(),
 	}

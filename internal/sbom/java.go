@@ -10,6 +10,8 @@ import (
 	"io"
 	"path"
 	"strings"
+
+	"hako/internal/purl"
 )
 
 const (
@@ -225,7 +227,7 @@ func (j *jar) artifact(group, artifact, version string, manifest map[string]stri
 	j.scanner.add(Package{
 		Type: "maven", Name: artifact, Version: version, Evidence: []string{j.evidence},
 		Supplier: cmp.Or(manifest["implementation-vendor"], manifest["bundle-vendor"]), License: bundleLicense(manifest),
-		PURL: packageURL{kind: "maven", namespace: strings.ReplaceAll(group, "/", "."), name: artifact, version: version}.String(),
+		PURL: purl.URL{Type: "maven", Namespace: strings.ReplaceAll(group, "/", "."), Name: artifact, Version: version}.String(),
 	})
 }
 

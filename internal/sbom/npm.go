@@ -9,6 +9,8 @@ import (
 	"path"
 	"slices"
 	"strings"
+
+	"hako/internal/purl"
 )
 
 const (
@@ -66,7 +68,7 @@ func npm(name, version, evidence string) Package {
 	scope, base := splitLast(name)
 	return Package{
 		Type: "npm", Name: name, Version: version, Evidence: []string{evidence},
-		PURL: packageURL{kind: "npm", namespace: scope, name: base, version: version}.String(),
+		PURL: purl.URL{Type: "npm", Namespace: scope, Name: base, Version: version}.String(),
 	}
 }
 

@@ -6,6 +6,8 @@ import (
 	"debug/buildinfo"
 	"runtime/debug"
 	"strings"
+
+	"hako/internal/purl"
 )
 
 const (
@@ -76,6 +78,6 @@ func (s *scanner) addModule(path string, m debug.Module) {
 	}
 	p := Package{Type: "golang", Name: m.Path, Version: m.Version, Evidence: []string{path}}
 	dir, base := splitLast(strings.ToLower(m.Path))
-	p.PURL = packageURL{kind: "golang", namespace: dir, name: base, version: m.Version}.String()
+	p.PURL = purl.URL{Type: "golang", Namespace: dir, Name: base, Version: m.Version}.String()
 	s.add(p)
 }

@@ -7,6 +7,8 @@ import (
 	"io"
 	"path"
 	"strings"
+
+	"hako/internal/purl"
 )
 
 // maxMetadata bounds what is read of a Python package's metadata: its head.
@@ -63,7 +65,7 @@ func (s *scanner) python(_ context.Context, f *file) error {
 		Type: "pypi", Name: name, Version: version, Evidence: []string{f.path()},
 		License:  cmp.Or(head["license-expression"], pythonLicense(head["license"], classifiers)),
 		Supplier: author, Homepage: head["home-page"], Description: head["summary"],
-		PURL: packageURL{kind: "pypi", name: pythonName(name), version: version}.String(),
+		PURL: purl.URL{Type: "pypi", Name: pythonName(name), Version: version}.String(),
 	})
 	return nil
 }

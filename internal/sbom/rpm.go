@@ -4,6 +4,7 @@ import (
 	"context"
 	"strings"
 
+	"hako/internal/purl"
 	"hako/internal/sbom/rpmdb"
 )
 
@@ -46,7 +47,7 @@ func (s *scanner) rpmPackage(p rpmdb.Package, evidence string) Package {
 	return Package{
 		Type: "rpm", Name: p.Name, Version: shown, License: p.License, Supplier: p.Vendor, Homepage: p.URL, Description: p.Summary,
 		Evidence: []string{evidence},
-		PURL: packageURL{"rpm", s.distro.namespace(""), p.Name, version, [][2]string{
+		PURL: purl.URL{Type: "rpm", Namespace: s.distro.namespace(""), Name: p.Name, Version: version, Qualifiers: [][2]string{
 			{"arch", p.Arch}, {"distro", s.distro.qualifier()}, {"epoch", strings.TrimPrefix(p.Epoch, "0")},
 			{"rpmmod", p.Modularity}, {"upstream", source},
 		}}.String(),

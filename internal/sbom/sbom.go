@@ -234,6 +234,10 @@ func (s *scanner) add(p Package) {
 	if p.Name == "" {
 		return
 	}
+	if len(p.PURL) > maxText {
+		s.warn(fmt.Sprintf("%s: the name of a package is too long", p.Evidence[0]))
+		return
+	}
 	p.License, p.Supplier, p.Homepage, p.Description = clean(p.License), clean(p.Supplier), clean(p.Homepage), clean(p.Description)
 	key := p.PURL
 	if old, ok := s.found[key]; ok {
@@ -273,4 +277,13 @@ func clean(s string) string {
 		return r
 	}, s)
 	return strings.TrimSpace(s)
+}
+
+// splitLast cuts a path at its last slash.
+func splitLast(s string) (dir, base string) {
+	i := strings.LastIndexByte(s, '/')
+	if i < 0 {
+		return "", s
+	}
+	return s[:i], s[i+1:]
 }

@@ -14,6 +14,8 @@ import (
 	"time"
 
 	"github.com/opencontainers/go-digest"
+
+	"hako/internal/purl"
 )
 
 // PredicateType is what an in-toto statement calls an SPDX document.
@@ -177,7 +179,7 @@ func (d Document) root() spdxPackage {
 	p.Purpose, p.Version = "CONTAINER", d.Digest.String()
 	p.Checksums = []spdxChecksum{{Algorithm: strings.ToUpper(d.Digest.Algorithm().String()), Value: d.Digest.Encoded()}}
 	_, base := splitLast(name)
-	u := packageURL{kind: "oci", name: strings.ToLower(base), version: d.Digest.String(), qualifiers: [][2]string{{"repository_url", d.Subject}}}
+	u := purl.URL{Type: "oci", Name: strings.ToLower(base), Version: d.Digest.String(), Qualifiers: [][2]string{{"repository_url", d.Subject}}}
 	p.ExternalNames = []spdxName{{Category: "PACKAGE-MANAGER", Type: "purl", Locator: u.String()}}
 	return p
 }
