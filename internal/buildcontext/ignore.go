@@ -48,7 +48,7 @@ func newMatcher(patterns []string) (*matcher, error) {
 		}
 		s := strings.TrimSuffix(strings.TrimSuffix(p.String(), "/**"), "/*")
 		m.exceptions = append(m.exceptions, s)
-		if strings.ContainsAny(s, `*[]?^\`) {
+		if strings.ContainsAny(s, `*[]?^\|{`) {
 			m.prefixes = false
 		}
 	}

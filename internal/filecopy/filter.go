@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"strings"
+	"unicode/utf8"
 
 	"github.com/moby/patternmatcher"
 
@@ -55,6 +56,9 @@ func (c *copier) patternError(flag string, patterns []string, err error) error {
 
 // fixedPart is a clean pattern's directory that has no wildcard in it, "" for the root.
 func fixedPart(pattern string) string {
+	if strings.ContainsAny(pattern, "|{") || !utf8.ValidString(pattern) {
+		return "" // patternmatcher leaves them in the regular expression that it makes
+	}
 	var fixed []string
 	for part := range strings.SplitSeq(pattern, "/") {
 		if strings.ContainsAny(part, `*?[]\^`) {

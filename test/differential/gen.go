@@ -151,9 +151,6 @@ func (g *generator) destination() string {
 	return d
 }
 
-// rarely is how often, of 100 times, a flag is used that hako refuses so far.
-const rarely = 1
-
 // copyFlags are those of COPY and ADD.
 func (g *generator) copyFlags() string {
 	flags := ""
@@ -163,10 +160,33 @@ func (g *generator) copyFlags() string {
 	if g.chance(18) {
 		flags += " --chmod=" + g.pick("0700", "755", "4755", "1777", "u+rwX,go-w", "a=r", "g+s", "644", "${M:-600}", "u=rwx,go=", "+x", "2644")
 	}
-	if g.chance(rarely) {
+	if g.chance(12) {
 		flags += " --link"
 	}
 	return flags
+}
+
+// excludes are some --exclude.
+func (g *generator) excludes() string {
+	flags := ""
+	if g.chance(18) {
+		for range g.upTo(1, 3) {
+			flags += " --exclude=" + strings.ReplaceAll(g.pattern(), " ", "")
+		}
+	}
+	return flags
+}
+
+// pivot marks a place in a source of --parents, and puts in "**".
+func (g *generator) pivot(s string) string {
+	parts := strings.Split(s, "/")
+	if g.chance(25) {
+		parts[g.IntN(len(parts))] = "**"
+	}
+	if g.chance(40) {
+		parts = slices.Insert(parts, g.IntN(len(parts)), ".")
+	}
+	return strings.Join(parts, "/")
 }
 
 // contextSource is a source in the context, usually one that is there.
@@ -218,19 +238,20 @@ func (g *generator) copyContext(name string) {
 	if g.chance(20) {
 		n = g.upTo(2, 3)
 	}
+	parents := name == "COPY" && g.chance(22)
 	sources := make([]string, n)
 	for i := range sources {
 		sources[i] = g.contextSource()
+		if parents {
+			sources[i] = g.pivot(sources[i])
+		}
 	}
 	dest := g.destination()
 	if n > 1 && g.chance(90) && !strings.HasSuffix(dest, "/") {
 		dest += "/"
 	}
-	flags := g.copyFlags()
-	if g.chance(rarely) {
-		flags += " --exclude=" + g.pattern()
-	}
-	if name == "COPY" && g.chance(rarely) {
+	flags := g.copyFlags() + g.excludes()
+	if parents {
 		flags += " --parents"
 	}
 	g.copyLine(name+flags, append(sources, dest))
@@ -253,7 +274,8 @@ func (g *generator) addArchive() {
 		sources = append(sources, g.contextSource())
 	}
 	flags := g.copyFlags()
-	if g.chance(rarely) {
+	flags += g.excludes()
+	if g.chance(25) {
 		flags += " --unpack=" + g.pick("true", "false")
 	}
 	dest := g.destination()
@@ -283,12 +305,10 @@ func (g *generator) copyFrom() {
 			}
 		}},
 	})
-	flags := g.copyFlags()
-	if g.chance(rarely) {
-		flags += " --exclude=" + g.pattern()
-	}
-	if g.chance(rarely) {
+	flags := g.copyFlags() + g.excludes()
+	if g.chance(22) {
 		flags += " --parents"
+		source = g.pivot(source)
 	}
 	g.copyLine("COPY --from="+from+flags, []string{source, g.destination()})
 }
