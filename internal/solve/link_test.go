@@ -11,6 +11,7 @@ import (
 	"hako/internal/event"
 	"hako/internal/layer"
 	"hako/internal/plan"
+	"hako/internal/rootfs"
 	"hako/internal/tree"
 )
 
@@ -50,6 +51,11 @@ func (m *paths) Make(ctx context.Context, changes layer.Changes, _ bool) (Layer,
 		close(m.made)
 	}
 	return l, err
+}
+
+// Hold is for mounts, of which there are none here.
+func (*paths) Hold(context.Context, layer.Changes) (rootfs.Source, error) {
+	return rootfs.Source{}, errors.ErrUnsupported
 }
 
 func linkStep(id, dest string) *plan.Step {
