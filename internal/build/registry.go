@@ -4,6 +4,7 @@ import (
 	"path/filepath"
 	"strings"
 
+	"hako/internal/credential"
 	"hako/internal/diag"
 	"hako/internal/imagesource"
 	"hako/internal/registry"
@@ -16,7 +17,12 @@ func (b *builder) registryOptions() (registry.Options, error) {
 	for _, c := range r.Certificates {
 		certificates = append(certificates, b.file(c.Value))
 	}
+	helpers, err := credential.Helpers(r.CredentialHelpers, b.env.Getenv)
+	if err != nil {
+		return registry.Options{}, err
+	}
 	o := registry.Options{
+		AuthConfig: r.AuthConfig, AuthFiles: r.AuthFiles, Helpers: helpers,
 		Insecure: r.Insecure, InsecurePull: r.InsecurePull, InsecureRegistries: r.InsecureRegistries,
 		SkipTLSVerify: r.SkipTLSVerify, SkipTLSVerifyPull: r.SkipTLSVerifyPull, SkipTLSVerifyRegistries: r.SkipTLSVerifyRegistries,
 		DockerConfigDirs: r.DockerConfigDirs, UserAgent: r.UserAgent, Transport: b.env.Transport, Events: b.env.Events,

@@ -103,6 +103,11 @@ type Registry struct {
 	OnlyMirrors bool
 	// DockerConfigDirs are searched for config.json; credentials of an earlier directory are tried first.
 	DockerConfigDirs []string
+	// AuthConfig is the text of a config.json, tried before all files; AuthFiles are files of the same form, tried after docker's.
+	AuthConfig string
+	AuthFiles  []string
+	// CredentialHelpers are the helpers to ask where no file has credentials, in order; nil means all, none an empty list.
+	CredentialHelpers []string
 	// UserAgent is sent to registries.
 	UserAgent string
 }

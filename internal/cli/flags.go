@@ -130,7 +130,7 @@ func registryFlags() []flag {
 		{name: "image-download-retry", kind: intKind, def: "0", help: "times to repeat the fetch of a manifest", forks: "GCO", status: noEffect, why: whyRetriesNet},
 		{name: "push-ignore-immutable-tag-errors", kind: boolKind, def: "false", help: "succeed if the tag exists and must not change", forks: "GCO", status: later},
 		{name: "skip-push-permission-check", kind: boolKind, def: "false", help: "do not check before the build that every destination can be pushed to", forks: "GCO", status: used},
-		{name: "credential-helpers", kind: multiKind, help: "helpers to ask for credentials: env, google, ecr, acr, gitlab", forks: "O", status: later},
+		{name: "credential-helpers", kind: multiKind, help: "where to look for credentials after the configuration files, in order: env, google, ecr, acr, gitlab; all if not given, none if empty", forks: "O", status: used},
 		{name: "azure-container-registry-config", kind: stringKind, help: "has no effect in kaniko either", forks: "GCO", status: noEffect, why: "a leftover of a library that kaniko uses; it never had an effect", hidden: true},
 	}
 }

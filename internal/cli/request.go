@@ -170,6 +170,10 @@ func (c *command) registry(vs *values) build.Registry {
 		Mirrors: c.mirrors(vs), OnlyMirrors: vs.bool("skip-default-registry-fallback"),
 		UserAgent: "hako/" + c.env.Version,
 	}
+	if given := vs.list("credential-helpers"); len(given) > 0 {
+		r.CredentialHelpers = strings.Split(strings.Join(given, ","), ",")
+	}
+	r.AuthConfig, r.AuthFiles = c.getenv("DOCKER_AUTH_CONFIG"), c.authFiles()
 	if client := c.getenv("UPSTREAM_CLIENT_TYPE"); client != "" {
 		r.UserAgent += "," + client
 	}
@@ -199,6 +203,20 @@ func (c *command) mirrors(vs *values) []build.KeyValue {
 	for _, to := range append(vs.list("registry-mirror"), c.getenv("KANIKO_REGISTRY_MIRROR")) {
 		if to != "" {
 			out = append(out, build.KeyValue{Key: "docker.io", Value: to})
+		}
+	}
+	return out
+}
+
+// authFiles are where podman and its family keep credentials, as go-containerregistry's default keychain looks for them.
+func (c *command) authFiles() []string {
+	if file := c.getenv("REGISTRY_AUTH_FILE"); file != "" {
+		return []string{file}
+	}
+	var out []string
+	for _, v := range [...][2]string{{"XDG_RUNTIME_DIR", "containers/auth.json"}, {"XDG_CONFIG_HOME", "containers/auth.json"}} {
+		if dir := c.getenv(v[0]); dir != "" {
+			out = append(out, filepath.Join(dir, v[1]))
 		}
 	}
 	return out

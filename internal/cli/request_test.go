@@ -112,6 +112,21 @@ func TestRequest(t *testing.T) {
 			},
 		},
 		{
+			name:    "credentials",
+			environ: []string{"DOCKER_AUTH_CONFIG={}", "XDG_RUNTIME_DIR=/run/user/1", "XDG_CONFIG_HOME=/c"},
+			args:    []string{"--credential-helpers=ecr", "--credential-helpers", "env,acr"},
+			want: func(r *build.Request) {
+				r.Registry.AuthConfig, r.Registry.AuthFiles = "{}", []string{"/run/user/1/containers/auth.json", "/c/containers/auth.json"}
+				r.Registry.CredentialHelpers = []string{"ecr", "env", "acr"}
+			},
+		},
+		{
+			name: "no helpers", environ: []string{"REGISTRY_AUTH_FILE=/auth.json", "XDG_RUNTIME_DIR=/run/user/1"}, args: []string{"--credential-helpers="},
+			want: func(r *build.Request) {
+				r.Registry.AuthFiles, r.Registry.CredentialHelpers = []string{"/auth.json"}, []string{""}
+			},
+		},
+		{
 			name: "old spellings", args: []string{"--tarPath", "x.tar", "--customPlatform=linux/arm64", "--snapshotMode=redo"},
 			want: func(r *build.Request) { r.Outputs.TarPath, r.Platforms = "x.tar", []string{"linux/arm64"} },
 		},

@@ -42,38 +42,59 @@ type dockerConfig struct {
 	CredsStore  string                     `json:"credsStore"`
 }
 
-// keychain holds the docker configuration files in order. It is immutable but for the helpers' cache.
+// keychain holds the configuration files in order, and our own helpers. It is immutable but for the helpers' cache.
 type keychain struct {
 	configs []*dockerConfig
-	dirs    []string
+	builtIn []Helper
 	helpers *helperCache
 }
 
-func newKeychain(dirs []string, events event.Sink) (*keychain, error) {
-	k := &keychain{dirs: dirs, helpers: newHelperCache()}
-	seen := map[string]bool{}
-	for _, dir := range dirs {
-		path := filepath.Join(dir, "config.json")
-		if dir == "" || seen[path] {
+// newKeychain reads the configuration: the variable's text first, then docker's files, then others of the same form.
+func newKeychain(o *Options) (*keychain, error) {
+	k := &keychain{builtIn: o.Helpers, helpers: newHelperCache()}
+	if strings.TrimSpace(o.AuthConfig) != "" {
+		c, err := decodeDockerConfig("DOCKER_AUTH_CONFIG", []byte(o.AuthConfig))
+		if err != nil {
+			return nil, &diag.Error{What: "read registry credentials from DOCKER_AUTH_CONFIG", Cause: err, Hint: "Correct or unset the variable."}
+		}
+		k.configs = append(k.configs, c)
+	}
+	var files []string
+	for _, dir := range o.DockerConfigDirs {
+		if dir != "" {
+			files = append(files, filepath.Join(dir, "config.json"))
+		}
+	}
+	seen := map[string]bool{"": true}
+	for _, path := range append(files, o.AuthFiles...) {
+		if seen[path] {
 			continue
 		}
 		seen[path] = true
-		c, err := readDockerConfig(path)
-		switch {
-		case errors.Is(err, fs.ErrNotExist), errors.Is(err, syscall.ENOTDIR):
-		case errors.Is(err, fs.ErrPermission):
-			events.Emit(event.Debug{Message: "skip " + path + ": " + err.Error()})
-		case err != nil:
-			return nil, &diag.Error{
-				What:  "read registry credentials from " + path,
-				Cause: err,
-				Hint:  "Correct the file, or point DOCKER_CONFIG to another directory.",
-			}
-		default:
-			k.configs = append(k.configs, c)
+		if err := k.read(path, o.Events); err != nil {
+			return nil, err
 		}
 	}
 	return k, nil
+}
+
+// read adds the file at path, if there is one that we may read.
+func (k *keychain) read(path string, events event.Sink) error {
+	c, err := readDockerConfig(path)
+	switch {
+	case errors.Is(err, fs.ErrNotExist), errors.Is(err, syscall.ENOTDIR):
+	case errors.Is(err, fs.ErrPermission):
+		events.Emit(event.Debug{Message: "skip " + path + ": " + err.Error()})
+	case err != nil:
+		return &diag.Error{
+			What:  "read registry credentials from " + path,
+			Cause: err,
+			Hint:  "Correct the file, or point DOCKER_CONFIG to another directory.",
+		}
+	default:
+		k.configs = append(k.configs, c)
+	}
+	return nil
 }
 
 func readDockerConfig(path string) (*dockerConfig, error) {
@@ -92,6 +113,11 @@ func readDockerConfig(path string) (*dockerConfig, error) {
 	if len(data) > dockerConfigLimit {
 		return nil, fmt.Errorf("it is larger than %d bytes", dockerConfigLimit)
 	}
+	return decodeDockerConfig(path, data)
+}
+
+// decodeDockerConfig decodes what came from the place called path.
+func decodeDockerConfig(path string, data []byte) (*dockerConfig, error) {
 	c := &dockerConfig{path: path}
 	if len(strings.TrimSpace(string(data))) == 0 {
 		return c, nil
@@ -116,11 +142,15 @@ func jsonError(err error) error {
 }
 
 // sources lists where credentials for the repository ("host/path") may come from, best first:
-// in each file entries with a path (longest first), the host's helper, the host's entry, the general helper.
+// in each file entries with a path (longest first), the host's helper, the host's entry, the general helper; then our own helpers.
 func (k *keychain) sources(repository string) []source {
 	var out []source
 	for _, c := range k.configs {
 		out = append(out, c.sources(repository, k.helpers)...)
+	}
+	host, _, _ := strings.Cut(repository, "/")
+	for _, h := range k.builtIn {
+		out = append(out, k.helpers.builtIn(h, host))
 	}
 	return out
 }

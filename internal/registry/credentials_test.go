@@ -1,6 +1,7 @@
 package registry_test
 
 import (
+	"context"
 	"encoding/base64"
 	"errors"
 	"fmt"
@@ -11,6 +12,7 @@ import (
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
+	"github.com/google/go-containerregistry/pkg/authn"
 	"github.com/opencontainers/go-digest"
 
 	"hako/internal/diag"
@@ -259,4 +261,51 @@ func TestNoSecretsLeak(t *testing.T) {
 			}
 		})
 	}
+}
+
+// Sources are tried in order: the variable, docker's files, other files, helpers.
+func TestOrderOfSources(t *testing.T) {
+	t.Parallel()
+	reg := registrytest.New()
+	reg.Auth = registrytest.Auth{Users: map[string]string{"right": "p"}}
+	host := reg.Start(t)
+	entry := func(user string) string {
+		return fmt.Sprintf(`{"auths":{%q:{"username":%q,"password":"p"}}}`, host, user)
+	}
+	var asked []string
+	helper := func(name, user string) registry.Helper {
+		return registry.Helper{Name: name, Get: func(_ context.Context, h string) (*authn.AuthConfig, error) {
+			asked = append(asked, name+" "+h)
+			if user == "" {
+				return nil, errors.New("no identity")
+			}
+			return &authn.AuthConfig{Username: user, Password: "p"}, nil
+		}}
+	}
+	dir := t.TempDir()
+	file := filepath.Join(dir, "auth.json")
+	for name, text := range map[string]string{"config.json": entry("docker"), "auth.json": entry("podman")} {
+		if err := os.WriteFile(filepath.Join(dir, name), []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	o := quick()
+	o.AuthConfig, o.DockerConfigDirs, o.AuthFiles = entry("variable"), []string{dir}, []string{file, file + ".missing"}
+	o.Helpers = []registry.Helper{helper("broken", ""), helper("good", "right"), helper("never", "x")}
+	for _, repo := range []string{"/a", "/b"} {
+		if _, err := open(t, o, host+repo, registry.Push).Has(t.Context(), digest.FromString("x")); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if d := cmp.Diff([]string{"broken " + host, "good " + host, "broken " + host, "good " + host}, asked); d != "" {
+		t.Errorf("helpers are asked in order, once by each client (-want +got)\n%s", d)
+	}
+}
+
+func TestDamagedAuthConfig(t *testing.T) {
+	t.Parallel()
+	o := quick()
+	o.AuthConfig = `{"auths": sesame`
+	_, err := registry.New(o)
+	wantError(t, err, "HOST", "read registry credentials from DOCKER_AUTH_CONFIG: not valid JSON at byte 11", "Correct or unset the variable.")
 }

@@ -200,7 +200,7 @@ func (r *Repository) credentialsHint() string {
 		key = hubServer
 	}
 	where := "a docker config.json"
-	if dirs := r.client.keychain.dirs; len(dirs) > 0 {
+	if dirs := r.client.options.DockerConfigDirs; len(dirs) > 0 {
 		where = "config.json in " + strings.Join(dirs, " or ")
 	}
 	return fmt.Sprintf("No credentials for %s were found: add them as auths[%q] to %s, or correct the name.", familiarHost(r.Host()), key, where)

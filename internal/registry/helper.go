@@ -25,7 +25,7 @@ const (
 	helperNotFound = "credentials not found in native keychain"
 )
 
-// helperCache runs docker-credential-* programs, each at most once per server.
+// helperCache runs docker-credential-* programs and our own helpers, each at most once per server.
 type helperCache struct {
 	mu    sync.Mutex // guards calls
 	calls map[string]*helperCall
@@ -44,12 +44,31 @@ func newHelperCache() *helperCache { return &helperCache{calls: map[string]*help
 func (h *helperCache) source(path, helper, server string) source {
 	where := fmt.Sprintf("docker-credential-%s, named by %s", helper, path)
 	return source{name: where, load: func(ctx context.Context) (*authn.AuthConfig, error) {
-		return h.get(ctx, helper, server)
+		return h.get(ctx, helper+"\x00"+server, func(ctx context.Context) (*authn.AuthConfig, error) { return runHelper(ctx, helper, server) })
 	}}
 }
 
-func (h *helperCache) get(ctx context.Context, helper, server string) (*authn.AuthConfig, error) {
-	key := helper + "\x00" + server
+// Helper finds credentials for registries that it knows.
+type Helper struct {
+	// Name is for people.
+	Name string
+	// Get returns the credentials for the host ("host[:port]"), or nil if it has none. It is called once for each host.
+	Get func(ctx context.Context, host string) (*authn.AuthConfig, error)
+}
+
+// builtIn asks one of our own helpers for the host.
+func (h *helperCache) builtIn(helper Helper, host string) source {
+	return source{name: "the helper " + helper.Name, load: func(ctx context.Context) (*authn.AuthConfig, error) {
+		return h.get(ctx, "\x00"+helper.Name+"\x00"+host, func(ctx context.Context) (*authn.AuthConfig, error) {
+			ctx, cancel := context.WithTimeout(ctx, helperTimeout)
+			defer cancel()
+			return helper.Get(ctx, host)
+		})
+	}}
+}
+
+// get calls ask once for a key, unless it is interrupted.
+func (h *helperCache) get(ctx context.Context, key string, ask func(context.Context) (*authn.AuthConfig, error)) (*authn.AuthConfig, error) {
 	h.mu.Lock()
 	call, ok := h.calls[key]
 	if !ok {
@@ -63,7 +82,7 @@ func (h *helperCache) get(ctx context.Context, helper, server string) (*authn.Au
 	if call.done {
 		return call.auth, call.err
 	}
-	auth, err := runHelper(ctx, helper, server)
+	auth, err := ask(ctx)
 	if ctx.Err() == nil {
 		call.done, call.auth, call.err = true, auth, err
 	}

@@ -47,6 +47,11 @@ type Options struct {
 	ClientCertificates map[string]KeyPair
 	// DockerConfigDirs are searched for config.json; credentials of an earlier directory are tried first.
 	DockerConfigDirs []string
+	// AuthConfig is the text of a config.json, tried before all files (DOCKER_AUTH_CONFIG); AuthFiles are files of the same
+	// form, tried after docker's, if they exist. Helpers are asked last.
+	AuthConfig string
+	AuthFiles  []string
+	Helpers    []Helper
 	// UserAgent is sent with each request; empty means "hako".
 	UserAgent string
 	// Transport reaches registries; nil means a new one with the proxies of the environment.
@@ -104,7 +109,7 @@ func New(o Options) (*Client, error) {
 	o.RetryDelay = positive(o.RetryDelay, defaultRetryDelay)
 	o.IdleTimeout = positive(o.IdleTimeout, defaultIdleTimeout)
 	o.Transfers = positive(o.Transfers, defaultTransfers)
-	keys, err := newKeychain(o.DockerConfigDirs, o.Events)
+	keys, err := newKeychain(&o)
 	if err != nil {
 		return nil, err
 	}
