@@ -110,15 +110,16 @@ type Bind struct {
 	Path string
 }
 
-// Cache is a directory that outlives the step: all steps of an engine that name ID see the same files at the same time.
-// An engine that has no cache with this ID makes one; the other fields are for that.
+// Cache is a tree that outlives the step: all steps of an engine that name ID see the same files at the same time.
+// An engine that has no cache with this ID makes one; the other fields but Path are for that. An engine may lose its
+// caches if it has to start anew after a crash.
 type Cache struct {
 	ID string
-	// Lowers and Path say what is in it at first, as in Bind; Path is a directory. Without Lowers it is empty and
-	// has Mode, UID and GID.
+	// Lowers are what is in it at first. Without them it is an empty directory with Mode, UID and GID.
 	Lowers         []rootfs.Lower
-	Path           string
 	Mode, UID, GID uint32
+	// Path is what of the cache the step sees, as in Bind: a directory, or a file. It exists.
+	Path string
 }
 
 // Tmpfs is empty at first and gone after the step.
@@ -127,8 +128,9 @@ type Tmpfs struct {
 	Size int64
 }
 
-// Socket is a unix socket; for each connection that the step makes to it, Dial is called and the two are joined
-// until either side ends or the step does.
+// Socket is a unix stream socket; for each connection that the step makes to it, Dial is called and the two are joined
+// until either side ends or the step does. A side that ends only its writing does not end the other's, if what Dial
+// returns has a CloseWrite.
 type Socket struct {
 	Dial           func(ctx context.Context) (net.Conn, error)
 	Mode, UID, GID uint32

@@ -12,7 +12,9 @@ type StepMount struct {
 	Target   string
 	ReadOnly bool
 	Bind     *Bind
+	Cache    *Cache
 	Tmpfs    *sandbox.Tmpfs
+	Socket   *Socket
 }
 
 // Bind is a sandbox.Bind whose lowers are IDs, bottom first.
@@ -20,6 +22,16 @@ type Bind struct {
 	Lowers []string
 	Path   string
 }
+
+// Cache is a sandbox.Cache. First is empty if it has no lowers.
+type Cache struct {
+	ID             string
+	First          Bind
+	Mode, UID, GID uint32
+}
+
+// Socket is a sandbox.Socket; see [Run.Connect].
+type Socket struct{ Mode, UID, GID uint32 }
 
 // job is a step with its mounts as the child knows them, and all layers that the child needs for it.
 type job struct {
@@ -35,10 +47,16 @@ func newJob(step *sandbox.Step) (*job, error) {
 		switch src := m.Source.(type) {
 		case *sandbox.Bind:
 			s.Bind = j.bind(src)
+		case *sandbox.Cache:
+			s.Cache = &Cache{
+				ID: src.ID, First: *j.bind(&sandbox.Bind{Lowers: src.Lowers, Path: src.Path}), Mode: src.Mode, UID: src.UID, GID: src.GID,
+			}
 		case *sandbox.Tmpfs:
 			s.Tmpfs = src
+		case *sandbox.Socket:
+			s.Socket = &Socket{Mode: src.Mode, UID: src.UID, GID: src.GID}
 		default:
-			return nil, fmt.Errorf("mount %T on %s: it is not supported yet", src, m.Target)
+			return nil, fmt.Errorf("mount %T on %s: unknown kind", src, m.Target)
 		}
 		j.mounts = append(j.mounts, s)
 	}

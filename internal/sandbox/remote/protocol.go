@@ -25,7 +25,8 @@ type Mount struct {
 	Patch rootfs.Patch
 }
 
-// Run starts a step and is answered when it has ended. Its descriptors are stdin if Stdin is set, stdout, stderr.
+// Run starts a step and is answered when it has ended. Its descriptors are stdin if Stdin is set, stdout, stderr,
+// and one more if any of Mounts is a Socket, see sockets.go.
 type Run struct {
 	Step       uint64
 	Name       string
@@ -43,6 +44,8 @@ type Run struct {
 	NoNetwork  bool
 	ShmSize    int64
 	Stdin      bool
+
+	connector *connector // set in the child
 }
 
 // StepID names a step. For Changes a descriptor comes with it: the pipe to write the changes to.

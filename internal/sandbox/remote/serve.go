@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"slices"
 	"sync"
 
 	"hako/internal/layer"
@@ -140,6 +141,13 @@ func (s *server) run(req *Run, stdio []*os.File, res *Response) error {
 	want := 2
 	if req.Stdin {
 		want = 3
+	}
+	connects := slices.ContainsFunc(req.Mounts, func(m StepMount) bool { return m.Socket != nil })
+	if connects && len(stdio) > 0 {
+		last := len(stdio) - 1
+		req.connector = &connector{file: stdio[last]}
+		defer stdio[last].Close() //nolint:errcheck // nothing is buffered
+		stdio = stdio[:last]
 	}
 	if err == nil && len(stdio) != want {
 		err = fmt.Errorf("run with %d descriptors: %w", len(stdio), errBadRequest)

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"slices"
 	"sync"
 	"time"
 
@@ -108,13 +109,20 @@ func (h *handle) run(ctx context.Context, req *Run, step *sandbox.Step) error {
 	if err != nil {
 		return err
 	}
-	wait, err := h.Begin(Request{Run: req}, s.far...)
+	sockets, err := newSockets(step)
+	if err != nil {
+		s.close()
+		return err
+	}
+	defer sockets.close()
+	wait, err := h.Begin(Request{Run: req}, slices.Concat(s.far, sockets.far)...)
 	if err != nil {
 		s.close()
 		return err
 	}
 	child.CloseAll(s.far) // those of the child are closed when the step is over, which ends the copying
 	s.copy(step)
+	sockets.serve(ctx)
 	// The end of ctx must not make us leave before the step's processes are gone, so it only sends the kill.
 	patient := context.WithoutCancel(ctx)
 	over := make(chan struct{})

@@ -28,14 +28,6 @@ func isolationCases() cases {
 			r := b.ok(t, "env", ";", "ls", "/", ";", "procs")
 			wantOut(t, r, "PATH=/bin\nbin\ndata\ndev\netc\nproc\nsys\ntmp\n1\n")
 		},
-		"no network is refused": func(t *testing.T, b *bed) {
-			step := on(b.base, b.command("dial", "127.0.0.1:1"))
-			step.Network, step.Stdout, step.Stderr = sandbox.NetworkNone, &lockedBuffer{}, &lockedBuffer{}
-			out, err := b.engine.Run(t.Context(), step)
-			if err == nil {
-				t.Errorf("a step without network ran with one: %v", out.Close())
-			}
-		},
 		"network": func(t *testing.T, b *bed) {
 			l, err := net.Listen("tcp", "127.0.0.1:0")
 			if err != nil {

@@ -31,7 +31,7 @@ func Run(t *testing.T, open func(t *testing.T) sandbox.Engine) {
 	for _, group := range []cases{
 		exitCases(), startCases(), workingDirectoryCases(), outputCases(), fileCases(), specialFileCases(), removalCases(), identityCases(),
 		surroundingCases(), deviceCases(), isolationCases(), chainCases(), cancelCases(),
-		bindCases(), tmpfsCases(), targetCases(),
+		bindCases(), tmpfsCases(), targetCases(), cacheCases(), socketCases(), networkCases(),
 	} {
 		for name, f := range group {
 			t.Run(name, func(t *testing.T) {

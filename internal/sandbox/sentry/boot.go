@@ -53,6 +53,7 @@ type box struct {
 	// uppers keeps the file data of all writable trees.
 	uppers *pgalloc.MemoryFile
 	lowers lowers
+	caches caches
 	// builder is the builder's process ID.
 	builder int
 }
@@ -86,7 +87,7 @@ func newBox(req *bootRequest, data *os.File) (*box, error) {
 		return nil, fmt.Errorf("ignore stopped children: %w", err)
 	}
 	b := &box{kernel: k, creds: auth.NewRootCredentials(k.RootUserNamespace()), ctx: supervisor{Context: k.SupervisorContext()}}
-	b.lowers.byID = map[string]*lower{}
+	b.lowers.byID, b.caches.byID = map[string]*lower{}, map[string]*cache{}
 	if b.uppers, err = upperMemory(data); err != nil {
 		return nil, err
 	}
@@ -124,7 +125,7 @@ func newKernel(platformName string, network *hostinet.Stack) (*kernel.Kernel, er
 		FeatureSet:           cpuid.HostFeatureSet().Fixed(),
 		Timekeeper:           keeper,
 		RootUserNamespace:    userns,
-		RootNetworkNamespace: inet.NewRootNamespace(network, nil, userns),
+		RootNetworkNamespace: inet.NewRootNamespace(network, &loopbackOnly{k}, userns),
 		ApplicationCores:     uint(cores), //nolint:gosec // a count of CPUs
 		Vdso:                 vdso,
 		VdsoParams:           params,

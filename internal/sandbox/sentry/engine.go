@@ -18,7 +18,6 @@ package sentry
 import (
 	"context"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"os"
 	"sync"
@@ -64,8 +63,6 @@ type Engine struct {
 
 var _ sandbox.Engine = (*Engine)(nil)
 
-var errNetwork = errors.New("a step without network is not supported yet")
-
 // New makes an engine. Nothing is started before the first step, but from now on this process cannot be dumped or traced
 // by others of the same user. The caller closes the engine. A step returns an [*UnavailableError] if no sandbox can be started.
 func New(ctx context.Context, options Options) (*Engine, error) {
@@ -75,19 +72,12 @@ func New(ctx context.Context, options Options) (*Engine, error) {
 	e := &Engine{options: options, platform: options.Platform}
 	var err error
 	e.Engine, err = remote.New(ctx, remote.Options{
-		Start: e.start, Refuse: refuse, ResolvConf: options.ResolvConf, Crashed: options.Crashed,
+		Start: e.start, ResolvConf: options.ResolvConf, Crashed: options.Crashed,
 	})
 	if err != nil {
 		return nil, err
 	}
 	return e, nil
-}
-
-func refuse(step *sandbox.Step) error {
-	if step.Network == sandbox.NetworkNone {
-		return errNetwork
-	}
-	return nil
 }
 
 // start starts a child on the first platform that works.

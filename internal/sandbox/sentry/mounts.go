@@ -28,19 +28,24 @@ type source struct {
 	isDir bool
 }
 
-// sources opens what is mounted. The caller drops it.
-func (b *box) sources(mounts []remote.StepMount) (_ []*source, err error) {
+// sources opens what a step mounts. The caller drops it.
+func (b *box) sources(req *remote.Run) (_ []*source, err error) {
 	var out []*source
 	defer func() {
 		if err != nil {
 			b.dropSources(out)
 		}
 	}()
-	for i := range mounts {
-		s := &source{StepMount: mounts[i], isDir: true}
+	for i, m := range req.Mounts {
+		s := &source{StepMount: m, isDir: true}
 		out = append(out, s)
-		if s.Bind != nil {
+		switch {
+		case s.Bind != nil:
 			err = b.openBind(s)
+		case s.Cache != nil:
+			err = b.openCache(s)
+		case s.Socket != nil:
+			err = b.openSocket(s, req, i)
 		}
 		if err != nil {
 			return nil, fmt.Errorf("open what is mounted on %s: %w", s.Target, err)

@@ -206,6 +206,11 @@ func (b *box) create(s *step, args *kernel.CreateProcessArgs, stdio []*os.File) 
 	if err != nil {
 		return &remote.StartError{Reason: loadReason(args.Filename, err)}
 	}
+	if s.req.NoNetwork {
+		if err := leaveNetwork(tg); err != nil {
+			return err
+		}
+	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.process = tg

@@ -60,7 +60,7 @@ func (b *box) newRoot(ctx context.Context, req *remote.Run) (_ *stepRoot, err er
 			b.dropRoot(r)
 		}
 	}()
-	sources, err := b.sources(req.Mounts)
+	sources, err := b.sources(req)
 	if err != nil {
 		return nil, err
 	}

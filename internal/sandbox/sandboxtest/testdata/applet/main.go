@@ -94,6 +94,14 @@ func files() applets {
 		"mount": func(a []string) error {
 			return syscall.Mount("none", a[0], "tmpfs", 0, "")
 		},
+		"await": func(a []string) error { // await PATH: until it is there
+			for {
+				if _, err := os.Lstat(a[0]); err == nil {
+					return nil
+				}
+				time.Sleep(time.Millisecond)
+			}
+		},
 		"copyself": func(a []string) error { return copyFile("/proc/self/exe", a[0]) },
 	}
 }
@@ -138,6 +146,13 @@ func processes() applets {
 				return err
 			}
 			_, err = io.Copy(os.Stdout, c)
+			return err
+		},
+		"ask":        func(a []string) error { return ask(a[0], a[1]) },
+		"loopback":   loopback,
+		"interfaces": interfaces,
+		"datagram": func(a []string) error {
+			_, err := net.Dial("unixgram", a[0])
 			return err
 		},
 		"fails": func(a []string) error { // fails ERRNO APPLET…: the applet must fail with that text
