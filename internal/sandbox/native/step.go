@@ -1,0 +1,194 @@
+package native
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"runtime"
+	"sync"
+	"syscall"
+
+	"golang.org/x/sys/unix"
+
+	"hako/internal/layer"
+	"hako/internal/sandbox/child"
+	"hako/internal/sandbox/remote"
+)
+
+// step is one step in the child. It implements [remote.Step].
+type step struct {
+	box *box
+	req *remote.Run
+	// name tells the directories of this step from those of others.
+	name string
+	// upper is the directory that holds what the step wrote, or empty.
+	upper string
+	// lowers are the directories that the step stands on, top first.
+	lowers []string
+	// stubs are the mount points that were made for it.
+	stubs []stub
+
+	mu     sync.Mutex // guards killed and pid
+	killed bool
+	pid    int // of the first process, while there is one that has not been waited for
+}
+
+var _ remote.Step = (*step)(nil)
+
+// NewStep implements [remote.Kernel].
+func (b *box) NewStep(req *remote.Run) remote.Step {
+	return &step{box: b, req: req, name: b.next()}
+}
+
+// Run implements [remote.Step].
+func (s *step) Run(stdio []*os.File) (exit remote.Exit, err error) {
+	if s.lowers, err = s.box.lowers.stack(s.req.Lowers); err != nil {
+		return exit, err
+	}
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		// The thread gets namespaces of its own, and ends with this function because it is never unlocked.
+		runtime.LockOSThread()
+		exit, err = s.onThread(stdio)
+	}()
+	<-done
+	if err != nil || exit != (remote.Exit{}) {
+		return exit, err
+	}
+	return exit, s.removeStubs()
+}
+
+// onThread makes the step's world around the calling thread, runs the step in it, and leaves it again.
+func (s *step) onThread(stdio []*os.File) (remote.Exit, error) {
+	flags := unix.CLONE_FS | unix.CLONE_NEWNS | unix.CLONE_NEWIPC | unix.CLONE_NEWUTS | unix.CLONE_NEWCGROUP
+	if s.req.NoNetwork {
+		flags |= unix.CLONE_NEWNET
+	}
+	if err := unix.Unshare(flags); err != nil {
+		return remote.Exit{}, fmt.Errorf("make namespaces: %w", err)
+	}
+	exit, err := s.inside(stdio)
+	// Back where we came from: nothing else holds the step's mounts, so its overlay is gone when this returns.
+	if serr := unix.Setns(s.box.mounts, unix.CLONE_NEWNS); serr != nil {
+		err = errors.Join(err, fmt.Errorf("leave the step's mounts: %w", serr))
+	}
+	return exit, errors.Join(err, s.removePlace())
+}
+
+// inside readies the namespaces of the calling thread and runs the step in them.
+func (s *step) inside(stdio []*os.File) (remote.Exit, error) {
+	if err := unix.Sethostname([]byte(s.req.Hostname)); err != nil {
+		return remote.Exit{}, fmt.Errorf("set the host name: %w", err)
+	}
+	r, err := s.newRoot()
+	if err != nil {
+		return remote.Exit{}, err
+	}
+	defer r.close()
+	if err := r.furnish(); err != nil {
+		return remote.Exit{}, err
+	}
+	p, err := s.program(stdio)
+	if err != nil {
+		return remote.Exit{}, err
+	}
+	err = p.start(unix.CLONE_NEWPID, func(pid int) {
+		child.CloseAll(stdio) // the builder sees their end when the step's processes are gone
+		s.running(pid)
+	})
+	exit := s.wait()
+	var failed *callError
+	if errors.As(err, &failed) && failed.what == whatExec {
+		return remote.Exit{}, &remote.StartError{Reason: fmt.Sprintf("exec %s: %v", p.file, failed.errno)}
+	}
+	return exit, err
+}
+
+// running notes the first process, and kills it if that was asked for before it was there.
+func (s *step) running(pid int) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.pid = pid
+	if s.killed {
+		_ = unix.Kill(pid, unix.SIGKILL) // it is there, since nobody waited for it
+	}
+}
+
+// Kill implements [remote.Step].
+func (s *step) Kill() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.killed = true
+	if s.pid != 0 {
+		_ = unix.Kill(s.pid, unix.SIGKILL) // it is there, since nobody waited for it
+	}
+}
+
+// wait returns when the first process has ended. The kernel kills what is left of its PID namespace before.
+func (s *step) wait() remote.Exit {
+	s.mu.Lock()
+	pid := s.pid
+	s.mu.Unlock()
+	if pid == 0 {
+		return remote.Exit{}
+	}
+	// It must not be waited for before everybody knows that it cannot be killed any more.
+	var info unix.Siginfo
+	for unix.Waitid(unix.P_PID, pid, &info, unix.WEXITED|unix.WNOWAIT, nil) == unix.EINTR {
+	}
+	s.mu.Lock()
+	s.pid = 0
+	s.mu.Unlock()
+	var ws syscall.WaitStatus
+	for {
+		_, err := syscall.Wait4(pid, &ws, 0, nil)
+		if err != syscall.EINTR {
+			break
+		}
+	}
+	if ws.Signaled() {
+		return remote.Exit{Signal: int(ws.Signal())}
+	}
+	return remote.Exit{Code: ws.ExitStatus()}
+}
+
+// Changes implements [remote.Step].
+func (s *step) Changes(write func(layer.Changes) error) error {
+	if s.upper == "" {
+		return fmt.Errorf("changes of %s: %w", s.req.Name, errBadRequest)
+	}
+	upper, err := openDirTree(s.upper)
+	if err != nil {
+		return err
+	}
+	defer upper.close()
+	lower := &lazyTree{open: func() (*dirTree, error) {
+		f, err := s.box.view(s.lowers)
+		if err != nil {
+			return nil, err
+		}
+		return newDirTree(f), nil
+	}}
+	defer lower.close()
+	return write(layer.Diff(upper, lower))
+}
+
+// Keep implements [remote.Step].
+func (s *step) Keep(id string) error {
+	if s.upper == "" {
+		return fmt.Errorf("keep %s: %w", s.req.Name, errBadRequest)
+	}
+	if s.box.lowers.add(id, &lower{paths: []string{s.upper}}) {
+		s.upper = ""
+	}
+	return nil
+}
+
+// Release implements [remote.Step].
+func (s *step) Release() {
+	if s.upper != "" {
+		_ = removeTree(s.upper) // what is left goes with the work directory
+		s.upper = ""
+	}
+}
