@@ -18,15 +18,15 @@ import (
 	"golang.org/x/sys/unix"
 
 	"hako/internal/cli"
-	"hako/internal/sandbox/sentry"
+	"hako/internal/sandbox/choice"
 )
 
 //go:embed version.txt
 var version string
 
 func main() {
-	if sentry.IsChild(os.Args) {
-		os.Exit(sentry.ChildMain())
+	if choice.IsChild(os.Args) {
+		os.Exit(choice.ChildMain())
 	}
 	os.Exit(run())
 }

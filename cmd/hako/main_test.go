@@ -23,15 +23,15 @@ import (
 	"golang.org/x/sys/unix"
 
 	"hako/internal/minibase"
-	"hako/internal/sandbox/sentry"
+	"hako/internal/sandbox/choice"
 )
 
 // roleVariable makes the test binary play another program.
 const roleVariable = "HAKO_TEST_ROLE"
 
 func TestMain(m *testing.M) {
-	if sentry.IsChild(os.Args) {
-		os.Exit(sentry.ChildMain())
+	if choice.IsChild(os.Args) {
+		os.Exit(choice.ChildMain())
 	}
 	switch os.Getenv(roleVariable) {
 	case "hako":

@@ -23,13 +23,13 @@ import (
 	"hako/internal/event"
 	"hako/internal/registry/registrytest"
 	"hako/internal/sandbox"
-	"hako/internal/sandbox/sentry"
+	"hako/internal/sandbox/choice"
 )
 
 // The test binary is the sandbox's child.
 func TestMain(m *testing.M) {
-	if sentry.IsChild(os.Args) {
-		os.Exit(sentry.ChildMain())
+	if choice.IsChild(os.Args) {
+		os.Exit(choice.ChildMain())
 	}
 	os.Exit(m.Run())
 }

@@ -3,7 +3,9 @@ package build
 import (
 	"context"
 	"errors"
+	"fmt"
 	"os"
+	"path/filepath"
 
 	"hako/internal/blob"
 	"hako/internal/buildcontext"
@@ -13,7 +15,8 @@ import (
 	"hako/internal/layer"
 	"hako/internal/output"
 	"hako/internal/registry"
-	"hako/internal/sandbox/sentry"
+	"hako/internal/sandbox/child"
+	"hako/internal/sandbox/choice"
 	"hako/internal/workdir"
 )
 
@@ -28,7 +31,7 @@ type builder struct {
 	client  *registry.Client
 	bases   *imagesource.Source
 	output  *output.Output
-	engine  *sentry.Engine
+	engine  *choice.Engine
 	trees   *trees
 	// contexts are the named contexts by plan.ContextName.
 	contexts map[string]string
@@ -47,9 +50,12 @@ func open(ctx context.Context, env Env, req Request) (_ *builder, err error) {
 			err = errors.Join(err, b.close())
 		}
 	}()
-	b.engine, err = sentry.New(ctx, sentry.Options{
+	b.engine, err = choice.New(choice.Options{
+		Mode:      choice.Mode(req.Sandbox),
+		DataDir:   b.stepDir,
 		UpperFile: func() (*os.File, error) { return b.dir.ExecFile("upper") },
-		Crashed: func(c *sentry.CrashError) {
+		Chosen:    func(text string) { env.Events.Emit(event.Info{Message: text}) },
+		Crashed: func(c *child.CrashError) {
 			env.Events.Emit(event.Warning{Message: "the sandbox ended, a step is tried again: " + c.How})
 			env.Events.Emit(event.Debug{Message: c.Error()})
 		},
@@ -59,6 +65,20 @@ func open(ctx context.Context, env Env, req Request) (_ *builder, err error) {
 	}
 	b.closers = append(b.closers, b.engine.Close)
 	return b, nil
+}
+
+var errNoDir = errors.New("there is no directory for state, only memory: mount a volume at /kaniko or /tmp")
+
+// stepDir makes the directory for what native steps write. It goes with the work directory.
+func (b *builder) stepDir() (string, error) {
+	if b.dir.Path() == "" {
+		return "", errNoDir
+	}
+	dir := filepath.Join(b.dir.Path(), "steps")
+	if err := os.Mkdir(dir, 0o700); err != nil {
+		return "", fmt.Errorf("make the directory of steps: %w", err)
+	}
+	return dir, nil
 }
 
 // openForPlan opens what a plan needs.

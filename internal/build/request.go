@@ -38,6 +38,8 @@ type Request struct {
 	DryRun bool
 	// Jobs bounds how many steps run at the same time; 0 leaves it to the machine's cores and the memory limit.
 	Jobs int
+	// Sandbox is the engine that RUN steps run in: "native", "sentry", or "auto" for the first that works; empty is "auto".
+	Sandbox string
 	// NoCache says not to use any cache.
 	NoCache bool
 

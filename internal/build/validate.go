@@ -11,6 +11,7 @@ import (
 	"hako/internal/image"
 	"hako/internal/layer"
 	"hako/internal/output"
+	"hako/internal/sandbox/choice"
 )
 
 // Validate says what of the request cannot be.
@@ -105,6 +106,9 @@ func (r *Request) validateLater() error {
 	var errs []error
 	if r.Jobs < 0 {
 		errs = append(errs, fmt.Errorf("--jobs %d: there is no such number of steps", r.Jobs))
+	}
+	if !choice.Mode(r.Sandbox).Valid() {
+		errs = append(errs, &diag.Error{What: fmt.Sprintf("there is no sandbox %q", r.Sandbox), Hint: "Use auto, native or sentry."})
 	}
 	for _, later := range []struct {
 		what string

@@ -20,6 +20,7 @@ func (c *command) request(vs *values, operands []string) (build.Request, error) 
 		DryRun: vs.bool("dryrun"), NoCache: vs.bool("no-cache"),
 		WorkDir:       firstSet(vs.str("kaniko-dir"), c.getenv("KANIKO_DIR")),
 		Jobs:          vs.int("jobs"),
+		Sandbox:       c.sandbox(vs),
 		BuildArgs:     c.buildArgs(vs.list("build-arg")),
 		Labels:        pairs(vs.list("label"), "="),
 		NamedContexts: pairs(vs.list("build-context"), "="),
@@ -62,6 +63,18 @@ func (c *command) request(vs *values, operands []string) (build.Request, error) 
 		errs = append(errs, err)
 	}
 	return req, errors.Join(errs...)
+}
+
+// sandbox is the flag, or else the environment's choice. The default, auto, is nothing.
+func (c *command) sandbox(vs *values) string {
+	name := vs.str("sandbox")
+	if len(vs.list("sandbox")) == 0 {
+		name = firstSet(c.getenv("HAKO_SANDBOX"), name)
+	}
+	if name == "auto" {
+		return ""
+	}
+	return name
 }
 
 func firstSet(texts ...string) string {

@@ -30,13 +30,13 @@ import (
 	"github.com/rogpeppe/go-internal/testscript"
 
 	"hako/internal/minibase"
-	"hako/internal/sandbox/sentry"
+	"hako/internal/sandbox/choice"
 )
 
 // TestMain makes the test binary play hako and executor for the scripts, and the sentry that they start.
 func TestMain(m *testing.M) {
-	if sentry.IsChild(os.Args) {
-		os.Exit(sentry.ChildMain())
+	if choice.IsChild(os.Args) {
+		os.Exit(choice.ChildMain())
 	}
 	program := func() { os.Exit(realMain()) }
 	testscript.Main(m, map[string]func(){"hako": program, "executor": program})

@@ -21,7 +21,7 @@ import (
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 	"golang.org/x/sys/unix"
 
-	"hako/internal/sandbox/sentry"
+	"hako/internal/sandbox/choice"
 )
 
 // options are the flags of the test.
@@ -40,8 +40,8 @@ func parseOptions() options {
 }
 
 func TestMain(m *testing.M) {
-	if sentry.IsChild(os.Args) {
-		os.Exit(sentry.ChildMain())
+	if choice.IsChild(os.Args) {
+		os.Exit(choice.ChildMain())
 	}
 	flag.Bool("update", false, "make the expectations anew with BuildKit instead of comparing hako with them")
 	flag.String("buildkit", "", "address of buildkitd, for -update")

@@ -9,13 +9,13 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
-	"hako/internal/sandbox/sentry"
+	engine "hako/internal/sandbox/choice"
 	"hako/test/conformance"
 )
 
 func TestMain(m *testing.M) {
-	if sentry.IsChild(os.Args) {
-		os.Exit(sentry.ChildMain())
+	if engine.IsChild(os.Args) {
+		os.Exit(engine.ChildMain())
 	}
 	os.Exit(m.Run())
 }

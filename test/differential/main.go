@@ -18,12 +18,12 @@ import (
 	"path/filepath"
 	"sync"
 
-	"hako/internal/sandbox/sentry"
+	engine "hako/internal/sandbox/choice"
 )
 
 func main() {
-	if sentry.IsChild(os.Args) {
-		os.Exit(sentry.ChildMain())
+	if engine.IsChild(os.Args) {
+		os.Exit(engine.ChildMain())
 	}
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
 	defer stop()

@@ -7,6 +7,7 @@ import (
 	"os"
 	"runtime/debug"
 	"strconv"
+	"sync"
 	"sync/atomic"
 
 	"golang.org/x/sys/unix"
@@ -28,8 +29,17 @@ func IsChild(args []string) bool { return child.Is(args, childName) }
 
 // ChildMain serves the builder that started this process until it closes the connection. It returns the exit code.
 func ChildMain() int {
+	if len(os.Args) > 1 && os.Args[1] == argAwaitMap {
+		fmt.Fprintln(os.Stderr, awaitMap())
+		return exitProtocol
+	}
 	debug.SetGCPercent(childGC)
-	if err := remote.Serve(boot); err != nil {
+	// The builder has asked for this already, but gaining capabilities by execve takes it back.
+	err := unix.Prctl(unix.PR_SET_PDEATHSIG, uintptr(unix.SIGKILL), 0, 0, 0)
+	if err == nil {
+		err = remote.Serve(boot)
+	}
+	if err != nil {
 		fmt.Fprintln(os.Stderr, err)
 		return exitProtocol
 	}
@@ -77,6 +87,11 @@ type box struct {
 	mounts int
 	// numbers names directories.
 	numbers atomic.Uint64
+
+	mu      sync.Mutex // guards the rest
+	stopped bool
+	steps   map[*step]struct{} // those that run
+	ended   sync.WaitGroup     // counts steps
 }
 
 var _ remote.Kernel = (*box)(nil)
@@ -86,15 +101,19 @@ var errBadRequest = errors.New("request makes no sense")
 // boot readies the child: from then on it sees nothing of the host but its data directory.
 func boot(options []byte, files []*os.File) (remote.Kernel, error) {
 	child.CloseAll(files) // none are expected
-	b := &box{lowers: lowers{byID: map[string]*lower{}}}
+	b := &box{lowers: lowers{byID: map[string]*lower{}}, steps: map[*step]struct{}{}}
 	if err := json.Unmarshal(options, &b.options); err != nil {
 		return nil, fmt.Errorf("boot: %w", err)
 	}
 	if err := child.Hide(); err != nil {
 		return nil, err
 	}
+	if set, err := unix.PrctlRetInt(unix.PR_GET_NO_NEW_PRIVS, 0, 0, 0, 0); err != nil || set != 0 {
+		return nil, errors.Join(errNoPrivs, err)
+	}
 	unix.Umask(0)
-	for _, do := range []func() error{b.enterRoot, b.probeOverlay, setLimits} {
+	// What is in the data directory was left by a child before this one.
+	for _, do := range []func() error{b.enterRoot, emptyData, b.probeOverlay, setLimits} {
 		if err := do(); err != nil {
 			return nil, err
 		}
@@ -155,6 +174,19 @@ func (b *box) enterRoot() error {
 	}
 	if err := unix.Chdir("/"); err != nil {
 		return fmt.Errorf("enter the root: %w", err)
+	}
+	return nil
+}
+
+// emptyData removes everything from the data directory.
+func emptyData() error {
+	fd, err := unix.Open(dirData, unix.O_RDONLY|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return fmt.Errorf("open the data directory: %w", err)
+	}
+	defer func() { _ = unix.Close(fd) }()
+	if err := removeAll(fd); err != nil {
+		return fmt.Errorf("empty the data directory: %w", err)
 	}
 	return nil
 }
@@ -260,6 +292,35 @@ func setLimits() error {
 		}
 	}
 	return nil
+}
+
+// begin notes that s runs; end must be called when it is over.
+func (b *box) begin(s *step) (end func(), err error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.stopped {
+		return nil, remote.ErrClosed
+	}
+	b.steps[s] = struct{}{}
+	b.ended.Add(1)
+	return func() {
+		b.mu.Lock()
+		delete(b.steps, s)
+		b.mu.Unlock()
+		b.ended.Done()
+	}, nil
+}
+
+// Stop implements [remote.Kernel].
+func (b *box) Stop() error {
+	b.mu.Lock()
+	b.stopped = true
+	for s := range b.steps {
+		s.Kill()
+	}
+	b.mu.Unlock()
+	b.ended.Wait()
+	return emptyData()
 }
 
 // Check implements [remote.Kernel].

@@ -42,6 +42,11 @@ func (b *box) NewStep(req *remote.Run) remote.Step {
 
 // Run implements [remote.Step].
 func (s *step) Run(stdio []*os.File) (exit remote.Exit, err error) {
+	end, err := s.box.begin(s)
+	if err != nil {
+		return exit, err
+	}
+	defer end()
 	if s.lowers, err = s.box.lowers.stack(s.req.Lowers); err != nil {
 		return exit, err
 	}

@@ -91,6 +91,12 @@ func (e *Engine) Close() error {
 	return nil
 }
 
+// Ready starts a child if none runs.
+func (e *Engine) Ready(ctx context.Context) error {
+	_, err := e.running(ctx)
+	return err
+}
+
 // Child is the child that runs, or nil.
 func (e *Engine) Child() *Process {
 	e.mu.Lock()

@@ -15,6 +15,8 @@ type Request struct {
 	Changes *StepID
 	Keep    *Keep
 	Release *StepID
+	// Stop asks the child to end all steps and to remove what they have left; it takes no more of them.
+	Stop bool
 	// Check asks the child to try what it must not be able to do.
 	Check bool
 }

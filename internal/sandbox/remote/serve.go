@@ -19,6 +19,8 @@ type Kernel interface {
 	Mount(id string, image *os.File, patch *rootfs.Patch) error
 	// NewStep makes a step without doing anything yet.
 	NewStep(req *Run) Step
+	// Stop ends all steps and removes what they have left. No more of them come.
+	Stop() error
 	// Check tries what the child must not be able to do, and returns a line for each thing that it could.
 	Check() []string
 }
@@ -105,6 +107,8 @@ func (s *server) Handle(req *Request, files []*os.File, res *Response) error {
 	case req.Release != nil:
 		s.release(req.Release.Step)
 		return nil
+	case req.Stop:
+		return s.kernel.Stop()
 	case req.Check:
 		res.Report = s.kernel.Check()
 		return nil

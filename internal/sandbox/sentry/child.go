@@ -82,6 +82,9 @@ func (b *box) Mount(id string, image *os.File, patch *rootfs.Patch) error {
 	return b.addLower(id, image, patch)
 }
 
+// Stop implements [remote.Kernel]. All that there is ends with the process.
+func (b *box) Stop() error { return nil }
+
 // NewStep implements [remote.Kernel].
 func (b *box) NewStep(req *remote.Run) remote.Step { return &step{box: b, req: req} }
 
