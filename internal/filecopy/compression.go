@@ -7,9 +7,10 @@ import (
 	"encoding/binary"
 	"io"
 
-	"github.com/klauspost/compress/gzip"
 	"github.com/klauspost/compress/zstd"
 	"github.com/ulikunitz/xz"
+
+	"hako/internal/inflate"
 )
 
 // Magic numbers: RFC 1952, the xz file format 1.0.4, the bzip2 manual, RFC 8878.
@@ -37,7 +38,11 @@ func decompress(r io.Reader) (io.ReadCloser, error) {
 	case bytes.HasPrefix(head, []byte(bzip2Magic)):
 		return io.NopCloser(bzip2.NewReader(b)), nil
 	case bytes.HasPrefix(head, []byte(gzipMagic)):
-		return gzip.NewReader(b)
+		z, err := inflate.NewReader(b)
+		if err != nil {
+			return nil, err
+		}
+		return io.NopCloser(z), nil
 	case bytes.HasPrefix(head, []byte(xzMagic)):
 		x, err := xz.NewReader(b)
 		if err != nil {

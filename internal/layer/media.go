@@ -6,8 +6,9 @@ import (
 	"fmt"
 	"io"
 
-	"github.com/klauspost/compress/gzip"
 	"github.com/klauspost/compress/zstd"
+
+	"hako/internal/inflate"
 )
 
 // The media types of layers.
@@ -80,10 +81,19 @@ func sniff(r *bufio.Reader) (Compression, error) {
 	return Uncompressed, nil
 }
 
+// unpacker gives the tar in a blob in pieces, which it puts into the buffers that it is given.
+// It is used by one goroutine, which closes it.
+type unpacker interface {
+	// Next returns the next piece, as a part of buf, which has room for more than inflate.Overhead bytes.
+	// The error comes alone; it is io.EOF at the end.
+	Next(buf []byte) ([]byte, error)
+	Close()
+}
+
 // decompress returns the tar in r. Many registries hold gzip data under a plain tar media type and the other way
 // round; as containerd does, the bytes decide between those two. Zstd under a type that says otherwise is refused,
 // and so is the opposite.
-func decompress(r io.Reader, mediaType string) (io.ReadCloser, error) {
+func decompress(r io.Reader, mediaType string) (unpacker, error) {
 	want, known := compressionOf(mediaType)
 	if !known {
 		return nil, fmt.Errorf("media type %q is not that of a layer", mediaType)
@@ -99,23 +109,59 @@ func decompress(r io.Reader, mediaType string) (io.ReadCloser, error) {
 	}
 	switch got {
 	case Gzip:
-		zr, err := gzip.NewReader(br)
+		zr, err := inflate.NewReader(br)
 		if err != nil {
 			return nil, fmt.Errorf("read gzip: %w", err)
 		}
-		return zr, nil
+		return gzipUnpacker{zr}, nil
 	case Zstd:
-		return newZstdReader(br)
+		return newZstdUnpacker(br)
 	}
-	return io.NopCloser(br), nil
+	return plainUnpacker{br}, nil
 }
 
-func newZstdReader(r io.Reader) (io.ReadCloser, error) {
+// gzipUnpacker has nothing to close.
+type gzipUnpacker struct{ *inflate.Reader }
+
+func (gzipUnpacker) Close() {}
+
+// plainUnpacker fills buffers from a reader.
+type plainUnpacker struct{ r io.Reader }
+
+func (p plainUnpacker) Next(buf []byte) ([]byte, error) {
+	n, err := readFull(p.r, buf)
+	if n > 0 {
+		return buf[:n], nil // the error comes again
+	}
+	return nil, err
+}
+
+func (plainUnpacker) Close() {}
+
+// readFull is io.ReadFull, but the error is the reader's own, so that a cut off source is told from a short one.
+func readFull(r io.Reader, p []byte) (n int, err error) {
+	for n < len(p) && err == nil {
+		var m int
+		m, err = r.Read(p[n:])
+		n += m
+	}
+	return n, err
+}
+
+// zstdUnpacker also frees the decoder's buffers.
+type zstdUnpacker struct {
+	plainUnpacker
+	zr *zstd.Decoder
+}
+
+func newZstdUnpacker(r io.Reader) (unpacker, error) {
 	const maxWindow = 128 << 20 // what zstd --long writes; more would not fit into a small builder
 	zr, err := zstd.NewReader(r,
 		zstd.WithDecoderConcurrency(1), zstd.WithDecoderLowmem(true), zstd.WithDecoderMaxWindow(maxWindow))
 	if err != nil {
 		return nil, fmt.Errorf("read zstd: %w", err)
 	}
-	return zr.IOReadCloser(), nil
+	return zstdUnpacker{plainUnpacker: plainUnpacker{zr}, zr: zr}, nil
 }
+
+func (z zstdUnpacker) Close() { z.zr.Close() }

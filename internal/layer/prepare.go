@@ -46,7 +46,7 @@ func (l Limits) prepare(ctx context.Context, compressed io.Reader, want Descript
 	g, gctx := errgroup.WithContext(ctx)
 	p := newReadPipe(gctx)
 	diffID := want.DiffID.Algorithm().Hash()
-	g.Go(func() error { return inflate(blob, want, p) })
+	g.Go(func() error { return unpack(blob, want, p) })
 	g.Go(func() error { return p.hash(diffID) })
 	g.Go(func() error {
 		defer p.stop()
@@ -69,13 +69,13 @@ func (l Limits) prepare(ctx context.Context, compressed io.Reader, want Descript
 	return c.finish()
 }
 
-// inflate feeds the pipe with the uncompressed layer and reads the blob to its last byte.
-func inflate(blob *verifier, want Descriptor, p *readPipe) error {
+// unpack feeds the pipe with the uncompressed layer and reads the blob to its last byte.
+func unpack(blob *verifier, want Descriptor, p *readPipe) error {
 	zr, err := decompress(blob, want.MediaType)
 	if err != nil {
 		return err
 	}
-	defer zr.Close() //nolint:errcheck // only frees buffers
+	defer zr.Close()
 	if err := p.fill(zr); err != nil {
 		return err
 	}

@@ -5,6 +5,8 @@ import (
 	"errors"
 	"hash"
 	"io"
+
+	"hako/internal/inflate"
 )
 
 // readPipe hands the bytes of a layer from the goroutine that inflates them to one that hashes them and to one that
@@ -23,12 +25,13 @@ type readPipe struct {
 
 // piece is a buffer. Its two users each send one token when they are done with it.
 type piece struct {
-	buf  []byte
+	buf  []byte // nil until it is used
+	data []byte // in buf
 	used chan struct{}
 }
 
 const (
-	pieceSize  = 512 << 10
+	pieceSize  = 512<<10 + inflate.Overhead
 	pieceCount = 6
 )
 
@@ -50,7 +53,7 @@ func newReadPipe(ctx context.Context) *readPipe {
 }
 
 // fill sends all of r down the pipe. It returns nil if the reader has stopped: the reader knows why.
-func (p *readPipe) fill(r io.Reader) (err error) {
+func (p *readPipe) fill(r unpacker) (err error) {
 	defer func() {
 		p.err = err
 		close(p.read)
@@ -61,8 +64,7 @@ func (p *readPipe) fill(r io.Reader) (err error) {
 		if b == nil || err != nil {
 			return err
 		}
-		n, err := readFull(r, b.buf[:pieceSize])
-		b.buf = b.buf[:n]
+		b.data, err = r.Next(b.buf)
 		p.free <- b // pieces are used again in the order in which they were used
 		p.read <- b
 		p.sums <- b
@@ -73,16 +75,6 @@ func (p *readPipe) fill(r io.Reader) (err error) {
 			return err
 		}
 	}
-}
-
-// readFull is io.ReadFull, but the error is the reader's own, so that a cut off source is told from a short one.
-func readFull(r io.Reader, p []byte) (n int, err error) {
-	for n < len(p) && err == nil {
-		var m int
-		m, err = r.Read(p[n:])
-		n += m
-	}
-	return n, err
 }
 
 // next waits for a buffer that nobody uses any more. It is nil if the reader has stopped.
@@ -111,7 +103,7 @@ func (p *readPipe) hash(h hash.Hash) error {
 			if !ok {
 				return nil
 			}
-			h.Write(b.buf)
+			h.Write(b.data)
 			b.used <- struct{}{}
 		case <-p.ctx.Done():
 			return context.Cause(p.ctx)
@@ -134,7 +126,7 @@ func (p *readPipe) Read(out []byte) (int, error) {
 			if !ok {
 				return 0, io.EOF
 			}
-			p.cur, p.rest = b, b.buf
+			p.cur, p.rest = b, b.data
 		case <-p.ctx.Done():
 			return 0, context.Cause(p.ctx)
 		}
