@@ -13,10 +13,10 @@ import (
 	"strconv"
 	"strings"
 
-	"github.com/klauspost/compress/gzip"
 	"github.com/opencontainers/go-digest"
 
 	"hako/internal/event"
+	"hako/internal/inflate"
 	"hako/internal/web"
 )
 
@@ -123,7 +123,7 @@ func decode(r io.Reader, encoding string) (io.Reader, error) {
 	case "", "identity":
 		return r, nil
 	case "gzip", "x-gzip":
-		z, err := gzip.NewReader(r)
+		z, err := inflate.NewReader(r)
 		if err != nil {
 			return nil, fmt.Errorf("undo its gzip encoding: %w", err)
 		}

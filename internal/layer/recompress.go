@@ -30,8 +30,8 @@ func recompress(blob *verifier, want Descriptor, p *press) (Descriptor, error) {
 		if err != nil {
 			return err
 		}
-		defer tar.Close() //nolint:errcheck // only read
-		if _, err := io.Copy(p, tar); err != nil {
+		defer tar.Close()
+		if err := unpackTo(p, tar); err != nil {
 			return err
 		}
 		_, err = io.Copy(io.Discard, blob) // what follows the stream is part of the blob, too
@@ -48,4 +48,21 @@ func recompress(blob *verifier, want Descriptor, p *press) (Descriptor, error) {
 		return Descriptor{}, fmt.Errorf("its tar has the digest %s, not %s", sums.diffID, want.DiffID)
 	}
 	return Descriptor{Digest: sums.digest, Size: sums.size, DiffID: sums.diffID}, nil
+}
+
+// unpackTo writes all of the tar to w.
+func unpackTo(w io.Writer, tar unpacker) error {
+	buf := make([]byte, pieceSize)
+	for {
+		data, err := tar.Next(buf)
+		if err == io.EOF { //nolint:errorlint // an unpacker returns it as it is; a source may wrap one
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+		if _, err := w.Write(data); err != nil {
+			return err
+		}
+	}
 }
