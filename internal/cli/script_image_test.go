@@ -1,13 +1,42 @@
 package cli
 
 import (
+	"errors"
 	"fmt"
+	"io"
 
 	"github.com/google/go-containerregistry/pkg/name"
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 	"github.com/google/go-containerregistry/pkg/v1/remote"
+	"github.com/opencontainers/go-digest"
 	"github.com/rogpeppe/go-internal/testscript"
+
+	"hako/internal/image/imagetest"
 )
+
+// checkDocuments holds all documents behind a reference to their schemas.
+func checkDocuments(ts *testscript.TestScript, refName string) {
+	ref, err := name.ParseReference(refName)
+	ts.Check(err)
+	top, err := remote.Get(ref)
+	ts.Check(err)
+	ts.Check(imagetest.CheckAll(string(top.MediaType), top.Manifest, func(d digest.Digest) ([]byte, error) {
+		at := ref.Context().Digest(d.String())
+		if child, err := remote.Get(at); err == nil {
+			return child.Manifest, nil
+		}
+		blob, err := remote.Layer(at)
+		if err != nil {
+			return nil, err
+		}
+		rc, err := blob.Compressed()
+		if err != nil {
+			return nil, err
+		}
+		data, err := io.ReadAll(rc)
+		return data, errors.Join(err, rc.Close())
+	}))
+}
 
 func printMedia(ts *testscript.TestScript, _ bool, args []string) {
 	m, err := pull(ts, args[0]).Manifest()

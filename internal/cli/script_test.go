@@ -174,6 +174,7 @@ func pull(ts *testscript.TestScript, refName string) v1.Image {
 	ts.Check(err)
 	im, err := remote.Image(ref)
 	ts.Check(err)
+	checkDocuments(ts, refName)
 	return im
 }
 
@@ -199,6 +200,7 @@ func printIndex(ts *testscript.TestScript, _ bool, args []string) {
 	idx, err := remote.Index(ref)
 	ts.Check(err)
 	ts.Check(validate.Index(idx))
+	checkDocuments(ts, args[0])
 	m, err := idx.IndexManifest()
 	ts.Check(err)
 	if len(args) == 1 {

@@ -23,6 +23,21 @@ type Expectation struct {
 	History []any `json:"history,omitempty"`
 	// Tree says how the file tree differs from Base's.
 	Tree []string `json:"tree,omitempty"`
+	// Platforms are the images of an index, by platform; then nothing else is set.
+	Platforms map[string]*Expectation `json:"platforms,omitempty"`
+}
+
+// DescribeAll turns the results of a build into what is compared: the one image, or the images of an index.
+func DescribeAll(results map[string]*Result, images map[string][]v1.Image, names map[string]string) (*Expectation, error) {
+	all := &Expectation{Platforms: map[string]*Expectation{}}
+	for platform, r := range results {
+		e, err := Describe(r, images, names)
+		if err != nil || platform == "" {
+			return e, err
+		}
+		all.Platforms[platform] = e
+	}
+	return all, nil
 }
 
 // Describe turns a result into what is compared. images are those that the result can stand on;

@@ -58,7 +58,7 @@ func (h *Hako) request(job Job) (build.Env, build.Request) {
 		Dockerfile: filepath.Join(job.Context, a.Dockerfile),
 		Target:     a.Target,
 		BuildArgs:  map[string]string{},
-		Platforms:  []string{a.Platform},
+		Platforms:  strings.Split(a.Platform, ","),
 		Outputs:    build.Outputs{NoPush: true, OCILayoutPath: job.Out},
 		WorkDir:    h.WorkDir,
 	}

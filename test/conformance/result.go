@@ -11,7 +11,9 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"strings"
 
+	"github.com/containerd/platforms"
 	"github.com/klauspost/compress/zstd"
 	digest "github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
@@ -27,21 +29,72 @@ type Result struct {
 	DiffIDs []string
 }
 
-// OpenResult reads the only image of the OCI layout in dir and checks every digest on the way.
+// OpenResult reads the image of an OCI layout that has no index over platforms.
 func OpenResult(dir string) (*Result, error) {
-	r := &Result{dir: dir}
+	results, err := OpenResults(dir)
+	if err != nil {
+		return nil, err
+	}
+	r, ok := results[""]
+	if !ok {
+		return nil, fmt.Errorf("the layout has an index of %d images", len(results))
+	}
+	return r, nil
+}
+
+// OpenResults reads all images of the OCI layout in dir, by platform; one that is under no index has none ("").
+// It checks every digest on the way.
+func OpenResults(dir string) (map[string]*Result, error) {
 	data, err := os.ReadFile(filepath.Join(dir, ocispec.ImageIndexFile))
 	if err != nil {
 		return nil, fmt.Errorf("read layout: %w", err)
 	}
+	list, err := decodeIndex(data)
+	if err != nil {
+		return nil, err
+	}
+	if len(list.Manifests) != 1 {
+		return nil, fmt.Errorf("layout has %d manifests, want 1", len(list.Manifests))
+	}
+	top := list.Manifests[0]
+	if !strings.Contains(top.MediaType, "index") && !strings.Contains(top.MediaType, "list") {
+		r, err := openResult(dir, top)
+		return map[string]*Result{"": r}, err
+	}
+	if data, err = (&Result{dir: dir}).blob(top); err != nil {
+		return nil, fmt.Errorf("read index: %w", err)
+	}
+	if list, err = decodeIndex(data); err != nil {
+		return nil, err
+	}
+	out := map[string]*Result{}
+	for _, d := range list.Manifests {
+		if d.Platform == nil {
+			return nil, fmt.Errorf("manifest %s has no platform", d.Digest)
+		}
+		name := platforms.FormatAll(*d.Platform)
+		if out[name] != nil {
+			return nil, fmt.Errorf("the index has %s twice", name)
+		}
+		if out[name], err = openResult(dir, d); err != nil {
+			return nil, fmt.Errorf("%s: %w", name, err)
+		}
+	}
+	return out, nil
+}
+
+func decodeIndex(data []byte) (*ocispec.Index, error) {
 	var index ocispec.Index
 	if err := json.Unmarshal(data, &index); err != nil {
 		return nil, fmt.Errorf("decode index: %w", err)
 	}
-	if len(index.Manifests) != 1 {
-		return nil, fmt.Errorf("layout has %d manifests, want 1", len(index.Manifests))
-	}
-	if err := r.readJSON(index.Manifests[0], &r.manifest); err != nil {
+	return &index, nil
+}
+
+// openResult reads the image that d describes.
+func openResult(dir string, d ocispec.Descriptor) (*Result, error) {
+	r := &Result{dir: dir}
+	if err := r.readJSON(d, &r.manifest); err != nil {
 		return nil, fmt.Errorf("read manifest: %w", err)
 	}
 	if err := r.readJSON(r.manifest.Config, &r.Config); err != nil {
