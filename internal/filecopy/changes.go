@@ -107,9 +107,8 @@ func (w *writer) child(n *node, p string) error {
 	case n == nil:
 		return w.write(tree.Entry{Path: p, Kind: tree.Whiteout}, nil)
 	case n.isDir():
-		e := n.entry
-		e.Path, e.Linkname = p, ""
-		w.parents = append(w.parents, plainEntry(e))
+		e := n.meta.entry(p)
+		w.parents = append(w.parents, e)
 		if lower == nil || n.touched && !sameDirectory(&e, lower) {
 			if err := w.showParents(); err != nil {
 				return err
@@ -136,12 +135,6 @@ func (w *writer) lower(p string) (*tree.Entry, error) {
 		return nil, fmt.Errorf("%s: look up /%s in the stage: %w", w.name, p, err)
 	}
 	return &e, nil
-}
-
-// plainEntry is e without what only a tree that is read has.
-func plainEntry(e tree.Entry) tree.Entry {
-	e.Opaque, e.Inode, e.Links = false, 0, 0
-	return e
 }
 
 // write passes an entry on, after the directories that it is in.
@@ -176,8 +169,7 @@ func (w *writer) pass(e tree.Entry, content io.Reader) error {
 // file writes a file that is not below's, or one of below's that has got a further name. A name that is equal to the
 // one below does not come, so that the first name that does has the data.
 func (w *writer) file(n *node, p string, lower *tree.Entry) error {
-	e := plainEntry(n.entry)
-	e.Path = p
+	e := n.meta.entry(p)
 	if lower != nil {
 		same, err := w.same(n, &e, lower)
 		if err != nil || same {

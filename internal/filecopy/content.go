@@ -29,15 +29,21 @@ type bytesOpener []byte
 
 func (o bytesOpener) open() (io.ReadCloser, error) { return io.NopCloser(bytes.NewReader(o)), nil }
 
-// spool is a file that holds the content of unpacked archives one after the other.
+// spool is a file that holds the content of unpacked archives one after the other. It is not safe for concurrent use.
 type spool struct {
 	create func() (*os.File, error)
 	limit  int64 // of size
 	file   *os.File
 	size   int64
-	buf    []byte
-	zero   []byte
+	// buf holds the last bytes, which are not in the file yet.
+	buf  []byte
+	zero []byte
+	// short says that the file may have to grow to its size: what is zero was left out.
+	short bool
 }
+
+// spoolChunk is how much is written at once, and left out if it is zero: 256 KiB.
+const spoolChunk = 256 << 10
 
 // interruptible is a reader that ends with a context: archives can be far larger than the files that hold them.
 type interruptible struct {
@@ -71,44 +77,62 @@ func (s *spool) add(r io.Reader, size int64) (opener, error) {
 		if err != nil {
 			return nil, fmt.Errorf("make a file for the content of archives: %w", err)
 		}
-		s.file = f
-	}
-	n, err := s.fill(r)
-	if err != nil {
-		return nil, err
-	}
-	if n != size {
-		return nil, fmt.Errorf("got %d of %d bytes: %w", n, size, io.ErrUnexpectedEOF)
+		s.file, s.buf, s.zero = f, make([]byte, 0, spoolChunk), make([]byte, spoolChunk)
 	}
 	o := spoolOpener{spool: s, offset: s.size, size: size}
-	s.size += n
+	if err := s.fill(r); err != nil {
+		return nil, err
+	}
+	if n := s.size - o.offset; n != size {
+		return nil, fmt.Errorf("got %d of %d bytes: %w", n, size, io.ErrUnexpectedEOF)
+	}
 	return o, nil
 }
 
-// fill writes r after what is there and leaves out what is zero.
-func (s *spool) fill(r io.Reader) (n int64, err error) {
-	const chunk = 128 << 10 // 128 KiB
-	if s.buf == nil {
-		s.buf, s.zero = make([]byte, chunk), make([]byte, chunk)
-	}
-	for err == nil {
-		m := 0
-		for m < len(s.buf) && err == nil {
-			var got int
-			got, err = r.Read(s.buf[m:])
-			m += got
+// fill stores r.
+func (s *spool) fill(r io.Reader) error {
+	for {
+		n, err := r.Read(s.buf[len(s.buf):cap(s.buf)])
+		s.buf = s.buf[:len(s.buf)+n]
+		s.size += int64(n)
+		if err == io.EOF { //nolint:errorlint // a Reader returns it as it is; a cut off archive says something else
+			return nil
 		}
-		if !bytes.Equal(s.buf[:m], s.zero[:m]) {
-			if _, err := s.file.WriteAt(s.buf[:m], s.size+n); err != nil {
-				return n, err
-			}
+		if err != nil {
+			return err
 		}
-		n += int64(m)
+		if len(s.buf) < cap(s.buf) {
+			continue
+		}
+		if err := s.write(); err != nil {
+			return err
+		}
 	}
-	if err != io.EOF { //nolint:errorlint // a Reader returns it as it is; a cut off archive says something else
-		return n, err
+}
+
+// write writes what is in the buffer.
+func (s *spool) write() error {
+	if s.short = bytes.Equal(s.buf, s.zero[:len(s.buf)]); !s.short {
+		if _, err := s.file.WriteAt(s.buf, s.size-int64(len(s.buf))); err != nil {
+			return err
+		}
 	}
-	return n, s.file.Truncate(s.size + n) // a hole at the end counts
+	s.buf = s.buf[:0]
+	return nil
+}
+
+// finish writes all that was added. Nothing can be added any more.
+func (s *spool) finish() error {
+	if len(s.buf) > 0 {
+		if err := s.write(); err != nil {
+			return err
+		}
+	}
+	s.buf, s.zero = nil, nil
+	if !s.short {
+		return nil
+	}
+	return s.file.Truncate(s.size) // a hole at the end counts
 }
 
 func (s *spool) close() error {
@@ -116,7 +140,7 @@ func (s *spool) close() error {
 		return nil
 	}
 	f := s.file
-	s.file, s.create = nil, nil
+	s.file, s.create, s.buf, s.zero = nil, nil, nil, nil
 	return f.Close()
 }
 

@@ -143,9 +143,9 @@ func (c *oneCopy) copy(src, dst string) error {
 	if err := c.contents(&level{entry: e, rel: ".", node: n}); err != nil {
 		return err
 	}
-	n.entry.ModTime = e.ModTime
+	n.meta.setTime(e.ModTime)
 	if src == "." && e.ModTime.Equal(time.Unix(0, 0)) {
-		n.entry.ModTime = c.draft.now // no layer says when the root was made
+		n.meta.setTime(c.draft.now) // no layer says when the root was made
 	}
 	return nil
 }
@@ -237,7 +237,8 @@ func (c *oneCopy) made(l *level) (*node, error) {
 	case !n.isDir():
 		return nil, c.notDirectory(n)
 	default:
-		n.entry.Mode, n.touched = l.entry.Mode&modeAll, true
+		n.meta.setMode(l.entry.Mode)
+		n.touched = true
 	}
 	l.node = n
 	return n, nil
@@ -303,16 +304,16 @@ func (c *oneCopy) put(e tree.Entry, dir *node, name string, old *node) error {
 		c.draft.link(dir, name, first)
 		return nil
 	}
-	i := &inode{entry: tree.Entry{Kind: e.Kind}}
+	i := &inode{}
 	switch e.Kind {
 	case tree.Regular:
 		i.content = treeOpener{from: c.from, path: e.Path}
 	case tree.Socket:
 		e.Kind = tree.Regular // as BuildKit: an empty file stands for it
 	case tree.Symlink:
-		i.entry.Linkname = e.Linkname
+		i.meta.more = &moreMeta{linkname: e.Linkname}
 	case tree.CharDevice, tree.BlockDevice:
-		i.entry.Major, i.entry.Minor = e.Major, e.Minor
+		i.meta.more = &moreMeta{major: e.Major, minor: e.Minor}
 	case tree.Fifo:
 	default:
 		return fmt.Errorf("%s: /%s is of unknown kind %d", c.name, e.Path, e.Kind)
@@ -328,14 +329,15 @@ func (c *oneCopy) put(e tree.Entry, dir *node, name string, old *node) error {
 // finish gives n the metadata of the source e, and what --chown and --chmod say.
 func (c *copier) finish(n *node, e tree.Entry) {
 	n.touched = true
-	n.entry.Kind, n.entry.Size, n.entry.ModTime = e.Kind, e.Size, e.ModTime
-	n.entry.UID, n.entry.GID = e.UID, e.GID
+	m := &n.meta
+	m.kind, m.size, m.uid, m.gid = e.Kind, e.Size, e.UID, e.GID
+	m.setTime(e.ModTime)
 	c.owner.apply(n)
-	n.entry.Mode = e.Mode & modeAll
 	if e.Kind != tree.Symlink {
-		n.entry.Mode = c.chmod.apply(n.entry.Mode, e.Kind == tree.Dir)
+		e.Mode = c.chmod.apply(e.Mode&modeAll, e.Kind == tree.Dir)
 	}
-	n.addXattrs(e.Xattrs)
+	m.setMode(e.Mode)
+	m.addXattrs(e.Xattrs)
 }
 
 func (c *copier) notDirectory(n *node) error {

@@ -90,8 +90,13 @@ func Copy(ctx context.Context, req *Request) (*Changes, error) {
 	if err != nil {
 		return nil, err
 	}
-	if err := c.run(); err != nil {
-		c.spool.close()
+	if err = c.run(); err == nil {
+		if err = c.spool.finish(); err != nil {
+			err = fmt.Errorf("%s: write the content of archives: %w", c.name, err)
+		}
+	}
+	if err != nil {
+		c.spool.close() //nolint:errcheck // it was only written to
 		return nil, err
 	}
 	return &Changes{name: c.name, draft: c.draft, spool: c.spool, warnings: c.warnings}, nil

@@ -4,7 +4,6 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"maps"
 	"path"
 	"slices"
 	"strings"
@@ -32,11 +31,11 @@ type node struct {
 
 // inode is what all names of one file share.
 type inode struct {
-	entry   tree.Entry // without Path, Linkname of hard links, Inode and Links
-	content opener     // of regular files
+	meta    meta
+	content opener // of regular files
 	// lower says that this is below's file, unchanged but for what touched says.
 	lower bool
-	// touched says that entry may differ from below's by more than the time.
+	// touched says that meta may differ from below's by more than the time.
 	touched bool
 	// names are all names, if there is more than one.
 	names []*node
@@ -48,13 +47,13 @@ type inode struct {
 
 func newDraft(below tree.Tree, now time.Time) (*draft, error) {
 	d := &draft{below: below, now: now}
-	root := &inode{entry: tree.Entry{Kind: tree.Dir, Mode: 0o755, ModTime: now}, fresh: true}
+	root := &inode{meta: newMeta(&tree.Entry{Kind: tree.Dir, Mode: 0o755, ModTime: now}), fresh: true}
 	if below != nil {
 		e, err := below.Lstat(".")
 		if err != nil {
 			return nil, err
 		}
-		root.entry, root.fresh, root.lower = e, false, true
+		root.meta, root.fresh, root.lower = newMeta(&e), false, true
 	}
 	d.root = &node{name: ".", inode: root}
 	return d, nil
@@ -80,7 +79,7 @@ func (n *node) path() string {
 	return string(buf)
 }
 
-func (n *node) isDir() bool { return n.entry.Kind == tree.Dir }
+func (n *node) isDir() bool { return n.meta.kind == tree.Dir }
 
 // Lstat describes what is at p now; it makes a draft something that paths can be resolved in.
 func (d *draft) Lstat(p string) (tree.Entry, error) {
@@ -91,7 +90,7 @@ func (d *draft) Lstat(p string) (tree.Entry, error) {
 	if n == nil {
 		return tree.Entry{}, &fs.PathError{Op: "lstat", Path: p, Err: fs.ErrNotExist}
 	}
-	return n.entry, nil
+	return n.meta.entry(p), nil
 }
 
 // find returns the node at the literal path p, or nil.
@@ -130,7 +129,7 @@ func (d *draft) child(dir *node, name string) (*node, error) {
 	if err != nil {
 		return nil, err
 	}
-	c := &node{name: name, parent: dir, inode: &inode{entry: e, lower: true}}
+	c := &node{name: name, parent: dir, inode: &inode{meta: newMeta(&e), lower: true}}
 	if e.Kind == tree.Regular {
 		c.content = treeOpener{from: d.below, path: p}
 	}
@@ -149,7 +148,7 @@ func (i *inode) keep(name string, c *node) {
 func (d *draft) put(dir *node, name string, i *inode) *node {
 	n := &node{name: name, parent: dir, inode: i}
 	dir.keep(name, n)
-	dir.entry.ModTime = d.now
+	dir.meta.setTime(d.now)
 	return n
 }
 
@@ -166,7 +165,7 @@ func (d *draft) link(dir *node, name string, first *node) *node {
 // remove takes n away with all that is in it. n is not the root.
 func (d *draft) remove(n *node) {
 	n.parent.keep(n.name, nil)
-	n.parent.entry.ModTime = d.now
+	n.parent.meta.setTime(d.now)
 	forget(n)
 }
 
@@ -183,11 +182,11 @@ func forget(n *node) {
 // mkdir makes an empty directory as mkdir(2) does for root: in a set-group-ID directory it has its group and bit.
 func (d *draft) mkdir(dir *node, name string, mode uint32) *node {
 	e := tree.Entry{Kind: tree.Dir, Mode: mode, ModTime: d.now}
-	if dir.entry.Mode&modeSetGID != 0 {
+	if dir.meta.mode&modeSetGID != 0 {
 		e.Mode |= modeSetGID
-		e.GID = dir.entry.GID
+		e.GID = dir.meta.gid
 	}
-	return d.put(dir, name, &inode{entry: e, touched: true, fresh: true})
+	return d.put(dir, name, &inode{meta: newMeta(&e), touched: true, fresh: true})
 }
 
 // mkdirAll makes the directory at the literal path p and all its parents that are missing.
@@ -235,20 +234,9 @@ type owner struct{ uid, gid uint32 }
 
 func (o *owner) apply(n *node) {
 	if o != nil {
-		n.entry.UID, n.entry.GID = o.uid, o.gid
+		n.meta.uid, n.meta.gid = o.uid, o.gid
 		n.touched = true
 	}
-}
-
-// addXattrs sets attributes, keeping those with other names.
-func (i *inode) addXattrs(x map[string]string) {
-	if len(x) == 0 {
-		return
-	}
-	all := make(map[string]string, len(i.entry.Xattrs)+len(x))
-	maps.Copy(all, i.entry.Xattrs)
-	maps.Copy(all, x)
-	i.entry.Xattrs = all
 }
 
 // join is path.Join for clean parts.

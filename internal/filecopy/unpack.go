@@ -37,12 +37,12 @@ func (c *copier) unpack(src, p string) (done bool, err error) {
 		return false, c.readError(p, err)
 	}
 	defer func() { err = errors.Join(err, r.Close()) }()
-	plain, err := decompress(&boundReader{ctx: c.ctx, r: r})
+	plain, err := decompress(&interruptible{c.ctx, r})
 	if err != nil {
 		return false, c.readError(p, err)
 	}
-	defer plain.Close()              //nolint:errcheck // nothing was written
-	root.entry.ModTime = c.draft.now // BuildKit makes and removes a directory in it, to change its root to it
+	defer plain.Close()            //nolint:errcheck // nothing was written
+	root.meta.setTime(c.draft.now) // BuildKit makes and removes a directory in it, to change its root to it
 	u := &unpacker{copier: c, root: root}
 	if err := u.all(tar.NewReader(&interruptible{c.ctx, plain})); err != nil {
 		if c.ctx.Err() != nil {
@@ -51,20 +51,6 @@ func (c *copier) unpack(src, p string) (done bool, err error) {
 		return false, &diag.Error{What: fmt.Sprintf("ADD: unpack %s", strings.TrimPrefix(src, "/")), Cause: err}
 	}
 	return true, nil
-}
-
-// boundReader is a reader that ends with a context.
-type boundReader struct {
-	ctx context.Context //nolint:containedctx // lives as long as the call it serves
-	r   io.Reader
-}
-
-// Read reads on, or returns ctx's cause.
-func (p *boundReader) Read(b []byte) (int, error) {
-	if p.ctx.Err() != nil {
-		return 0, context.Cause(p.ctx)
-	}
-	return p.r.Read(b)
 }
 
 func (c *copier) isArchive(p string) (bool, error) {
@@ -152,7 +138,7 @@ func (u *unpacker) setTimes() error {
 		if n == nil {
 			return fmt.Errorf("set time of %q: it is not there", d.path)
 		}
-		n.entry.ModTime = d.time
+		n.meta.setTime(d.time)
 		n.touched = true
 	}
 	return nil
@@ -203,7 +189,7 @@ func (u *unpacker) entry(h *tar.Header, content io.Reader) error {
 		u.draft.remove(old)
 		old = nil
 	}
-	n, err := u.create(h, content, place{dir: dir, name: path.Base(name)}, old)
+	n, err := u.create(h, content, place{dir: dir, name: strings.Clone(path.Base(name))}, old)
 	if err != nil {
 		return err
 	}
@@ -211,7 +197,7 @@ func (u *unpacker) entry(h *tar.Header, content io.Reader) error {
 		return err
 	}
 	if isDir {
-		u.dirs = append(u.dirs, dirTime{path: name, time: n.entry.ModTime})
+		u.dirs = append(u.dirs, dirTime{path: name, time: n.meta.time()})
 	}
 	return nil
 }
@@ -293,7 +279,7 @@ func (u *unpacker) create(h *tar.Header, content io.Reader, at place, old *node)
 		}
 		return u.draft.mkdir(at.dir, at.name, 0), nil
 	case tar.TypeReg, tar.TypeGNUSparse, tar.TypeCont:
-		i.entry.Kind, i.entry.Size = tree.Regular, h.Size
+		i.meta.kind, i.meta.size = tree.Regular, h.Size
 		if h.Size > 0 {
 			var err error
 			if i.content, err = u.spool.add(&interruptible{u.ctx, content}, h.Size); err != nil {
@@ -301,24 +287,24 @@ func (u *unpacker) create(h *tar.Header, content io.Reader, at place, old *node)
 			}
 		}
 	case tar.TypeSymlink:
-		i.entry.Kind, i.entry.Linkname = tree.Symlink, h.Linkname
+		i.meta.kind, i.meta.more = tree.Symlink, &moreMeta{linkname: h.Linkname}
 		if h.Linkname == "" || strings.IndexByte(h.Linkname, 0) >= 0 {
 			return nil, fmt.Errorf("bad target %q of a symbolic link", h.Linkname)
 		}
 	case tar.TypeLink:
 		return u.hardLink(h, at)
 	case tar.TypeFifo:
-		i.entry.Kind = tree.Fifo
+		i.meta.kind = tree.Fifo
 	case tar.TypeChar, tar.TypeBlock:
-		i.entry.Kind = tree.CharDevice
+		i.meta.kind = tree.CharDevice
 		if h.Typeflag == tar.TypeBlock {
-			i.entry.Kind = tree.BlockDevice
+			i.meta.kind = tree.BlockDevice
 		}
 		const maxMajor, maxMinor = 1<<12 - 1, 1<<20 - 1 // of Linux
 		if h.Devmajor < 0 || h.Devmajor > maxMajor || h.Devminor < 0 || h.Devminor > maxMinor {
 			return nil, fmt.Errorf("device number %d:%d is out of range", h.Devmajor, h.Devminor)
 		}
-		i.entry.Major, i.entry.Minor = uint32(h.Devmajor), uint32(h.Devminor)
+		i.meta.more = &moreMeta{major: uint32(h.Devmajor), minor: uint32(h.Devminor)}
 	default:
 		return nil, fmt.Errorf("unknown type %q of an entry", h.Typeflag)
 	}
@@ -348,14 +334,15 @@ func (u *unpacker) metadata(n *node, h *tar.Header) error {
 		return errOwner
 	}
 	n.touched = true
-	n.entry.UID, n.entry.GID = uint32(h.Uid), uint32(h.Gid) //nolint:gosec // checked above
+	m := &n.meta
+	m.uid, m.gid = uint32(h.Uid), uint32(h.Gid) //nolint:gosec // checked above
 	u.owner.apply(n)
-	n.entry.Mode = 0o777
-	if n.entry.Kind != tree.Symlink {
-		n.entry.Mode = uint32(h.Mode & modeAll) //nolint:gosec // masked
+	m.setMode(0o777)
+	if m.kind != tree.Symlink {
+		m.setMode(uint32(h.Mode & modeAll)) //nolint:gosec // masked
 	}
-	n.entry.ModTime = boundTime(h.ModTime)
-	n.addXattrs(archiveXattrs(h, n.entry.Kind))
+	m.setTime(boundTime(h.ModTime))
+	m.addXattrs(archiveXattrs(h, m.kind))
 	return nil
 }
 

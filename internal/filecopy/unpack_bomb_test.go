@@ -9,6 +9,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"runtime"
 	"slices"
 	"strings"
 	"syscall"
@@ -147,4 +148,45 @@ func member(t *testing.T, kind byte, content string) []byte {
 	copy(h[148:], fmt.Sprintf("%06o\x00 ", sum))
 	padding := (512 - len(content)%512) % 512
 	return append(append(h, content...), make([]byte, padding)...)
+}
+
+// TestMemoryOfArchives bounds what an entry costs until the layer is written. Nothing runs beside it.
+func TestMemoryOfArchives(t *testing.T) {
+	const entries, bytesPerEntry = 50_000, 300
+	var data bytes.Buffer
+	w := tar.NewWriter(&data)
+	for i := range entries {
+		h := &tar.Header{Name: fmt.Sprintf("usr/share/package-%02d/some-directory/file-number-%05d", i/1000, i), Mode: 0o644, Size: 1}
+		if err := w.WriteHeader(h); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := w.Write([]byte("x")); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := w.Close(); err != nil {
+		t.Fatal(err)
+	}
+	from := newFile(t, "a.tar", data.Bytes())
+	before := heap()
+	c, err := filecopy.Copy(t.Context(), &filecopy.Request{
+		From: from, Paths: []string{"/a.tar"}, Dest: "/", Add: true, Unpack: true,
+		Spool: func() (*os.File, error) { return os.Create(filepath.Join(t.TempDir(), "spool")) },
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got := (heap() - before) / entries; got > bytesPerEntry {
+		t.Errorf("an entry takes %d bytes, want at most %d", got, bytesPerEntry)
+	}
+	if err := c.Close(); err != nil {
+		t.Error(err)
+	}
+}
+
+func heap() int64 {
+	runtime.GC()
+	var m runtime.MemStats
+	runtime.ReadMemStats(&m)
+	return int64(m.HeapAlloc) //nolint:gosec // not that large
 }

@@ -3,6 +3,7 @@ package solve
 import (
 	"context"
 	"errors"
+	"strings"
 
 	"golang.org/x/sync/errgroup"
 
@@ -27,7 +28,7 @@ func (s *solver) copy(ctx context.Context, j job, op *plan.Copy) (*state, error)
 		return nil, err
 	}
 	changes, err := filecopy.Copy(ctx, &filecopy.Request{
-		Below: below, Fetched: fetched, From: from, FromName: name, Sparse: op.From == (plan.From{}),
+		Below: below, Fetched: fetched, From: from, FromName: name, Sparse: isSent(op.From),
 		Paths: op.Paths, Inline: inline(op.Inline), Parents: parents(op.Parents), Exclude: op.Exclude,
 		Dest: op.Dest, Chown: op.Chown, Chmod: op.Chmod,
 		Add: op.Add, Unpack: op.Add && (op.Unpack == nil || *op.Unpack),
@@ -58,6 +59,11 @@ func (s *solver) fetched(ctx context.Context, op *plan.Copy) ([]*filecopy.Source
 		})
 	}
 	return out, group.Wait()
+}
+
+// isSent says whether f is a directory of the user's, of which BuildKit has only what instructions name.
+func isSent(f plan.From) bool {
+	return f.Stage == nil && f.Image == nil && (f.Source == nil || f.Source.Context != "" && !strings.Contains(f.Source.Context, "://"))
 }
 
 // mkdir makes a layer of the directory of a WORKDIR.
