@@ -11,6 +11,8 @@ import (
 	"path/filepath"
 	"regexp"
 	"strings"
+
+	"github.com/google/go-containerregistry/pkg/v1/layout"
 )
 
 // Job is one build.
@@ -84,7 +86,50 @@ func (b *BuildKit) args(job Job, archive string) []string {
 	for _, l := range c.Args.Labels {
 		args = append(args, "--opt", "label:"+l)
 	}
+	for i, context := range c.Args.Contexts {
+		args = append(args, contextArgs(job, fmt.Sprintf("named%d", i), context)...)
+	}
 	return args
+}
+
+// layoutScheme starts the place of a named context that is an OCI layout.
+const layoutScheme = "oci-layout://"
+
+// contextArgs says "name=place" as buildx does. id names what is sent along.
+func contextArgs(job Job, id, context string) []string {
+	name, place, _ := strings.Cut(context, "=")
+	scheme, dir, beside := strings.Cut(place, besideMark)
+	switch {
+	case beside && scheme == "":
+		return []string{"--local", id + "=" + pathIn(job.Context, place), "--opt", "context:" + name + "=local:" + id}
+	case beside && scheme == layoutScheme:
+		path, pinned, ok := strings.Cut(dir, "@")
+		path, tag, _ := strings.Cut(path, ":")
+		path = pathIn(job.Context, besideMark+path)
+		if !ok {
+			pinned = layoutDigest(path, tag)
+		}
+		return []string{"--oci-layout", id + "=" + path, "--opt", "context:" + name + "=" + layoutScheme + id + "@" + pinned}
+	}
+	return []string{"--opt", "context:" + name + "=" + place}
+}
+
+// layoutDigest is the digest of the image with the tag in the layout at path.
+func layoutDigest(path, tag string) string {
+	index, err := layout.ImageIndexFromPath(path)
+	if err != nil {
+		return err.Error()
+	}
+	m, err := index.IndexManifest()
+	if err != nil {
+		return err.Error()
+	}
+	for _, d := range m.Manifests {
+		if d.Annotations["org.opencontainers.image.ref.name"] == tag {
+			return d.Digest.String()
+		}
+	}
+	return "no tag " + tag
 }
 
 // parseFailure finds the message and the line in what buildctl wrote.

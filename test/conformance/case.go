@@ -1,12 +1,14 @@
 package conformance
 
 import (
+	"bytes"
 	"fmt"
 	"os"
 	"path/filepath"
 	"strconv"
 	"strings"
 
+	v1 "github.com/google/go-containerregistry/pkg/v1"
 	"golang.org/x/tools/txtar"
 )
 
@@ -30,6 +32,11 @@ type Case struct {
 	Images map[string]ImageSource
 	setup  []line
 	files  []txtar.File
+	// rules say how files are served; repositories are scripts that make git repositories.
+	rules        []line
+	repositories []txtar.File
+	// built are the images as they are in the registry, once they are there.
+	built map[string][]v1.Image
 }
 
 // Args is what a user would say on the command line.
@@ -40,6 +47,8 @@ type Args struct {
 	Platform   string
 	// BuildArgs and Labels are "name=value" each.
 	BuildArgs, Labels []string
+	// Contexts are named contexts, "name=place"; "@x" as a place is a directory of the case, "oci-layout://@x…" a layout.
+	Contexts []string
 }
 
 // Failure is how a build has to fail.
@@ -85,10 +94,26 @@ func LoadCase(path string, shared map[string]ImageSource) (*Case, error) {
 			c.Images[name] = ImageSource(f.Data)
 			continue
 		}
+		if name, ok := strings.CutPrefix(f.Name, gitSection); ok {
+			c.repositories = append(c.repositories, txtar.File{Name: name, Data: f.Data})
+			continue
+		}
+		if filepath.Base(f.Name) == "Dockerfile" {
+			f.Data = bytes.ReplaceAll(f.Data, []byte(filesWord), []byte(c.filesURL()))
+		}
 		c.files = append(c.files, f)
+	}
+	for i, a := range c.Args.Contexts {
+		c.Args.Contexts[i] = strings.ReplaceAll(a, filesWord, c.filesURL())
+	}
+	for i, a := range c.Args.BuildArgs {
+		c.Args.BuildArgs[i] = strings.ReplaceAll(a, filesWord, c.filesURL())
 	}
 	return c, nil
 }
+
+// filesURL is the case's directory on the server, without a slash at the end.
+func (c *Case) filesURL() string { return "http://" + filesAddress + "/" + c.Name }
 
 // LoadImages reads a file with nothing but image sections.
 func LoadImages(path string) (map[string]ImageSource, error) {
@@ -111,6 +136,12 @@ func (c *Case) addLine(l line) error {
 	switch l.words[0] {
 	case "args":
 		return c.Args.parse(l.words[1:])
+	case "serve":
+		if len(l.words) < 3 {
+			return fmt.Errorf("serve: want a path and rules")
+		}
+		c.rules = append(c.rules, l)
+		return nil
 	case "kept":
 		if len(l.words) != 4 {
 			return fmt.Errorf("kept: want a path, a name and a value")
@@ -152,6 +183,8 @@ func (a *Args) parse(words []string) error {
 			a.Target = value
 		case "--platform":
 			a.Platform = value
+		case "--build-context":
+			a.Contexts = append(a.Contexts, value)
 		case "--file":
 			a.Dockerfile = value
 		default:

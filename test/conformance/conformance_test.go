@@ -9,6 +9,7 @@ import (
 	"net"
 	"net/http"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"runtime"
 	"strings"
@@ -61,6 +62,7 @@ type suite struct {
 	shared  map[string]ImageSource
 	shell   []ShellFile
 	host    string
+	files   *Server
 	// mu guards library.
 	mu      sync.Mutex
 	library *Library
@@ -77,11 +79,33 @@ func newSuite(t *testing.T) *suite {
 	if s.shared, err = LoadImages("testdata/images.txtar"); err != nil {
 		t.Fatal(err)
 	}
-	l, err := net.Listen("tcp", s.options.registry)
+	s.host = listen(t, s.options.registry, registry.New(registry.Logger(log.New(io.Discard, "", 0))))
+	s.files = NewServer()
+	at := "127.0.0.1:0"
+	if s.options.update {
+		at = filesAddress
+	}
+	filesHost := listen(t, at, s.files)
+	if s.shell, err = loadShell(t.Context(), t.TempDir()); err != nil {
+		t.Fatal(err)
+	}
+	s.library = NewLibrary(s.host, func() ([]ShellFile, error) { return s.shell, nil })
+	if s.options.update {
+		s.builder = &BuildKit{Buildctl: s.options.buildctl, Addr: s.options.buildkit}
+	} else {
+		s.builder = &Hako{Registry: s.host, Files: filesHost, WorkDir: t.TempDir()}
+	}
+	return s
+}
+
+// listen serves at the address as long as the test runs, and returns the address.
+func listen(t *testing.T, address string, h http.Handler) string {
+	t.Helper()
+	l, err := net.Listen("tcp", address)
 	if err != nil {
 		t.Fatal(err)
 	}
-	server := &http.Server{Handler: registry.New(registry.Logger(log.New(io.Discard, "", 0)))}
+	server := &http.Server{Handler: h}
 	done := make(chan error, 1)
 	go func() { done <- server.Serve(l) }()
 	t.Cleanup(func() {
@@ -92,17 +116,19 @@ func newSuite(t *testing.T) *suite {
 			t.Error(err)
 		}
 	})
-	s.host = l.Addr().String()
-	if s.shell, err = loadShell(t.Context(), t.TempDir()); err != nil {
-		t.Fatal(err)
+	return l.Addr().String()
+}
+
+// needGit skips where git cannot serve repositories.
+func needGit(t *testing.T) {
+	t.Helper()
+	git, err := exec.LookPath("git")
+	if err == nil {
+		err = exec.Command(git, "--exec-path").Run()
 	}
-	s.library = NewLibrary(s.host, func() ([]ShellFile, error) { return s.shell, nil })
-	if s.options.update {
-		s.builder = &BuildKit{Buildctl: s.options.buildctl, Addr: s.options.buildkit}
-	} else {
-		s.builder = &Hako{Registry: s.host, WorkDir: t.TempDir()}
+	if err != nil {
+		t.Skip("needs git")
 	}
-	return s
 }
 
 func TestConformance(t *testing.T) {
@@ -163,14 +189,24 @@ func (s *suite) run(t *testing.T, path string) {
 func (s *suite) build(t *testing.T, c *Case) (*Expectation, *BuildError) {
 	t.Helper()
 	job := Job{Case: c, Context: t.TempDir(), Out: filepath.Join(t.TempDir(), "out"), Log: t.Log}
-	err := c.WriteContext(job.Context)
-	if errors.Is(err, unix.ENOTSUP) {
-		t.Skip("needs a temporary directory with extended attributes")
-	}
+	images, err := s.push(c)
 	if err != nil {
 		t.Fatal(err)
 	}
-	images, err := s.push(c)
+	c.built = images
+	if c.needsGit() {
+		needGit(t)
+	}
+	if err := c.WriteRepositories(job.Context + besideMark + "git"); err != nil {
+		t.Fatal(err)
+	}
+	if err := s.files.Add(job); err != nil {
+		t.Fatal(err)
+	}
+	err = c.WriteContext(job.Context)
+	if errors.Is(err, unix.ENOTSUP) {
+		t.Skip("needs a temporary directory with extended attributes")
+	}
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -11,6 +11,7 @@ import (
 	"strings"
 	"time"
 
+	v1 "github.com/google/go-containerregistry/pkg/v1"
 	"golang.org/x/sys/unix"
 )
 
@@ -29,11 +30,11 @@ func (c *Case) WriteContext(dir string) error {
 			}
 			name, data = archive, b
 		}
-		if err := writeFile(filepath.Join(dir, name), data); err != nil {
+		if err := writeFile(pathIn(dir, name), data); err != nil {
 			return fmt.Errorf("write context: %w", err)
 		}
 	}
-	s := setup{dir: dir, times: map[string]time.Time{}}
+	s := setup{dir: dir, times: map[string]time.Time{}, images: c.built}
 	for _, l := range c.setup {
 		if err := s.do(l.words[0], l.words[1:]); err != nil {
 			return fmt.Errorf("setup of %s, line %d: %w", c.Name, l.number, err)
@@ -47,6 +48,8 @@ type setup struct {
 	dir   string
 	times map[string]time.Time
 	modes []modeChange
+	// images are those that layouts can be made of.
+	images map[string][]v1.Image
 }
 
 // modeChange is put off to the end, so that a directory can be made unreadable.
@@ -59,7 +62,7 @@ type modeChange struct {
 func (s *setup) do(command string, args []string) error {
 	least := map[string]int{
 		"chmod": 2, "mkdir": 1, "symlink": 2, "link": 2, "mtime": 2, "mkfifo": 1,
-		"xattr": 3, "file": 2, "crlf": 1, "bom": 1, "base64": 2, "fill": 2, "rm": 1,
+		"layout": 2, "xattr": 3, "file": 2, "crlf": 1, "bom": 1, "base64": 2, "fill": 2, "rm": 1,
 	}
 	if n, ok := least[command]; !ok || len(args) < n {
 		return fmt.Errorf("unknown command or too few arguments: %s %q", command, args)
@@ -100,6 +103,8 @@ func (s *setup) do(command string, args []string) error {
 			return fmt.Errorf("parse size: %w", err)
 		}
 		return writeFile(s.path(args[0]), bytes.Repeat([]byte("0123456789abcdef"), n/16+1)[:n])
+	case "layout":
+		return s.layout(args[0], args[1:])
 	case "rm":
 		return os.Remove(s.path(args[0]))
 	case "crlf":
@@ -111,7 +116,15 @@ func (s *setup) do(command string, args []string) error {
 	}
 }
 
-func (s *setup) path(name string) string { return filepath.Join(s.dir, name) }
+func (s *setup) path(name string) string { return pathIn(s.dir, name) }
+
+// pathIn is where a file of a case lies: in the context, or in a directory beside it.
+func pathIn(dir, name string) string {
+	if strings.HasPrefix(name, besideMark) {
+		return dir + filepath.FromSlash(name)
+	}
+	return filepath.Join(dir, name)
+}
 
 func (s *setup) chmod(mode string, names []string) error {
 	m, err := strconv.ParseUint(mode, 8, 12)
@@ -150,7 +163,42 @@ func (s *setup) decode(from, to string) error {
 
 // finish gives every file its mode, whatever the umask, and its modification time.
 func (s *setup) finish() error {
-	err := filepath.WalkDir(s.dir, func(p string, d fs.DirEntry, err error) error {
+	dirs, err := filepath.Glob(s.dir + besideMark + "*")
+	if err != nil {
+		return fmt.Errorf("list directories: %w", err)
+	}
+	for _, dir := range append(dirs, s.dir) {
+		if err := s.setModes(dir); err != nil {
+			return err
+		}
+	}
+	for _, m := range s.modes {
+		if err := unix.Chmod(m.path, m.mode); err != nil {
+			return fmt.Errorf("chmod %s: %w", m.path, err)
+		}
+	}
+	for _, dir := range append(dirs, s.dir) {
+		err := filepath.WalkDir(dir, func(p string, _ fs.DirEntry, err error) error {
+			if err != nil {
+				return err
+			}
+			return setTime(p, fixedTime())
+		})
+		if err != nil {
+			return fmt.Errorf("set times: %w", err)
+		}
+	}
+	for p, t := range s.times { // after the others: a file may have another name
+		if err := setTime(p, t); err != nil {
+			return fmt.Errorf("set time of %s: %w", p, err)
+		}
+	}
+	return nil
+}
+
+// setModes gives every file in dir its usual mode.
+func (s *setup) setModes(dir string) error {
+	err := filepath.WalkDir(dir, func(p string, d fs.DirEntry, err error) error {
 		switch {
 		case err != nil:
 			return err
@@ -163,25 +211,6 @@ func (s *setup) finish() error {
 	})
 	if err != nil {
 		return fmt.Errorf("set modes: %w", err)
-	}
-	for _, m := range s.modes {
-		if err := unix.Chmod(m.path, m.mode); err != nil {
-			return fmt.Errorf("chmod %s: %w", m.path, err)
-		}
-	}
-	err = filepath.WalkDir(s.dir, func(p string, _ fs.DirEntry, err error) error {
-		if err != nil {
-			return err
-		}
-		return setTime(p, fixedTime())
-	})
-	if err != nil {
-		return fmt.Errorf("set times: %w", err)
-	}
-	for p, t := range s.times { // after the others: a file may have another name
-		if err := setTime(p, t); err != nil {
-			return fmt.Errorf("set time of %s: %w", p, err)
-		}
 	}
 	return nil
 }

@@ -18,6 +18,8 @@ import (
 type Hako struct {
 	// Registry is the host that stands for every registry, "127.0.0.1:port".
 	Registry string
+	// Files is the server of the cases, "127.0.0.1:port".
+	Files string
 	// WorkDir is where builds keep their state.
 	WorkDir string
 }
@@ -52,6 +54,7 @@ func (h *Hako) request(job Job) (build.Env, build.Request) {
 		Stdout:    io.Discard,
 		Events:    eventLog{job.Log},
 		Transport: redirect{host: h.Registry, base: http.DefaultTransport},
+		Sources:   redirect{host: h.Files, base: http.DefaultTransport},
 	}
 	req := build.Request{
 		Context:    job.Context,
@@ -69,6 +72,14 @@ func (h *Hako) request(job Job) (build.Env, build.Request) {
 	for _, l := range a.Labels {
 		name, value, _ := strings.Cut(l, "=")
 		req.Labels = append(req.Labels, build.KeyValue{Key: name, Value: value})
+	}
+	for _, c := range a.Contexts {
+		name, place, _ := strings.Cut(c, "=")
+		scheme, dir, beside := strings.Cut(place, besideMark)
+		if beside && (scheme == "" || scheme == layoutScheme) {
+			place = scheme + pathIn(job.Context, besideMark+dir)
+		}
+		req.NamedContexts = append(req.NamedContexts, build.KeyValue{Key: name, Value: place})
 	}
 	return env, req
 }

@@ -11,6 +11,7 @@ import (
 	"github.com/google/go-containerregistry/pkg/name"
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 	"github.com/google/go-containerregistry/pkg/v1/empty"
+	"github.com/google/go-containerregistry/pkg/v1/layout"
 	"github.com/google/go-containerregistry/pkg/v1/mutate"
 	"github.com/google/go-containerregistry/pkg/v1/remote"
 	"github.com/google/go-containerregistry/pkg/v1/tarball"
@@ -110,15 +111,24 @@ func (lib *Library) push(repo string, images []v1.Image) error {
 	if len(images) == 1 {
 		return remote.Write(ref, images[0], remote.WithTransport(http.DefaultTransport))
 	}
+	index, err := indexOf(images)
+	if err != nil {
+		return err
+	}
+	return remote.WriteIndex(ref, index, remote.WithTransport(http.DefaultTransport))
+}
+
+// indexOf is an index of images for several platforms.
+func indexOf(images []v1.Image) (v1.ImageIndex, error) {
 	var adds []mutate.IndexAddendum
 	for _, im := range images {
 		cf, err := im.ConfigFile()
 		if err != nil {
-			return err
+			return nil, err
 		}
 		adds = append(adds, mutate.IndexAddendum{Add: im, Descriptor: v1.Descriptor{Platform: cf.Platform()}})
 	}
-	return remote.WriteIndex(ref, mutate.AppendManifests(empty.Index, adds...), remote.WithTransport(http.DefaultTransport))
+	return mutate.AppendManifests(empty.Index, adds...), nil
 }
 
 // imageBuilder interprets the description of one image: lines "from IMAGE", "platform OS/ARCH", "config JSON",
@@ -262,4 +272,31 @@ func newLayer(data []byte, format string, media types.MediaType) (v1.Layer, erro
 		mt = types.DockerLayer
 	}
 	return tarball.LayerFromOpener(open, tarball.WithMediaType(mt))
+}
+
+// layout writes the images of that names to the OCI layout at the path, each with its name as tag: "layout @dir IMAGE…".
+func (s *setup) layout(path string, names []string) error {
+	p, err := layout.Write(s.path(path), empty.Index)
+	if err != nil {
+		return err
+	}
+	for _, name := range names {
+		images := s.images[name]
+		if len(images) == 0 {
+			return fmt.Errorf("layout: there is no image %s", name)
+		}
+		tag := layout.WithAnnotations(map[string]string{"org.opencontainers.image.ref.name": name})
+		if len(images) == 1 {
+			err = p.AppendImage(images[0], tag)
+		} else {
+			var index v1.ImageIndex
+			if index, err = indexOf(images); err == nil {
+				err = p.AppendIndex(index, tag)
+			}
+		}
+		if err != nil {
+			return err
+		}
+	}
+	return nil
 }
