@@ -141,7 +141,7 @@ func (b *builder) openRegistry() (err error) {
 	b.closers = append(b.closers, nothing(b.client.Close))
 	b.bases = imagesource.New(imagesource.Options{
 		Registry: b.client, Dir: b.dir, Blobs: b.store, Events: b.env.Events,
-		Mirrors: b.mirrors(), OnlyMirrors: b.req.Registry.OnlyMirrors,
+		Mirrors: b.mirrors(), OnlyMirrors: b.req.Registry.OnlyMirrors, Cwd: b.env.Cwd,
 	})
 	b.closers = append(b.closers, b.bases.Close)
 	b.output, err = output.New(b.client, output.Options{

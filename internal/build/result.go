@@ -144,8 +144,16 @@ func (s sources) Layers(ctx context.Context, ref *plan.ImageRef) ([]solve.Layer,
 	for i, l := range layers {
 		out[i] = solve.Layer{
 			Descriptor: l.Descriptor, Source: rootfs.Source{DiffID: l.DiffID, Open: l.Open},
-			Blob: l.Blob, Repositories: []string{l.Repository},
+			Blob: l.Blob, Repositories: repositories(l.Repository),
 		}
 	}
 	return out, nil
+}
+
+// repositories are where a layer lies; none if it is in no registry.
+func repositories(name string) []string {
+	if name == "" {
+		return nil
+	}
+	return []string{name}
 }

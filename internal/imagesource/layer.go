@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"io"
 
-	"github.com/google/go-containerregistry/pkg/name"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 	"golang.org/x/sync/errgroup"
 
@@ -14,13 +13,12 @@ import (
 	"hako/internal/event"
 	"hako/internal/layer"
 	"hako/internal/plan"
-	"hako/internal/registry"
 )
 
 // Layer is one layer of a base image.
 type Layer struct {
 	layer.Descriptor
-	// Repository is where the blob lies ("index.docker.io/library/debian"), for mounting it elsewhere.
+	// Repository is where the blob lies ("index.docker.io/library/debian"), for mounting it elsewhere; empty if in no registry.
 	Repository string
 	base       *baseLayer
 }
@@ -39,7 +37,7 @@ func (l Layer) Blob(ctx context.Context) (io.ReadCloser, error) {
 // baseLayer is a layer, shared by all images that have it.
 type baseLayer struct {
 	source *Source
-	repo   name.Repository
+	place  place
 	title  string // for people: "docker.io/library/debian:12 layer 1/2"
 	desc   layer.Descriptor
 	urls   []string
@@ -55,8 +53,7 @@ func (l *baseLayer) blob(ctx context.Context) (rc io.ReadCloser, stored bool, er
 		}
 		return b, true, nil
 	}
-	repo := l.source.options.Registry.Repository(l.repo, registry.Pull)
-	rc, err = repo.Blob(ctx, ocispec.Descriptor{Digest: l.desc.Digest, Size: l.desc.Size, URLs: l.urls})
+	rc, err = l.place.Blob(ctx, ocispec.Descriptor{Digest: l.desc.Digest, Size: l.desc.Size, URLs: l.urls})
 	return rc, false, err
 }
 

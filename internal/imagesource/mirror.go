@@ -70,27 +70,29 @@ func (m *Mirror) reference(ref name.Reference) (name.Reference, error) {
 
 // find asks for the image in one place after the other. An image that a mirror does not have, or not for the platform,
 // is looked for in the next; the error is that of the last place.
-func (s *Source) find(ctx context.Context, ref name.Reference, platform ocispec.Platform) (*found, name.Repository, error) {
+func (s *Source) find(ctx context.Context, ref name.Reference, platform ocispec.Platform) (*found, place, error) {
 	places, err := s.places(ref)
 	if err != nil {
-		return nil, name.Repository{}, err
+		return nil, nil, err
 	}
 	var missed []string
 	for i, at := range places {
-		q := query{source: s, ref: at, want: platform}
+		q := query{
+			source: s, place: s.repository(at.Context()), name: registry.FullName(at), identifier: at.Identifier(), want: platform,
+		}
 		f, err := q.run(ctx)
 		switch {
 		case err == nil:
-			return f, at.Context(), nil
+			return f, q.place, nil
 		case ctx.Err() != nil:
-			return nil, name.Repository{}, err
+			return nil, nil, err
 		case i == len(places)-1:
-			return nil, name.Repository{}, withMissed(err, missed)
+			return nil, nil, withMissed(err, missed)
 		}
 		missed = append(missed, at.Context().RegistryStr())
 		s.options.Events.Emit(event.Warning{Message: fmt.Sprintf("the mirror %s does not give %s: %v", at.Context().RegistryStr(), registry.FullName(ref), err)})
 	}
-	return nil, name.Repository{}, errors.New("find an image: there is no place to look at") // places is never empty
+	return nil, nil, errors.New("find an image: there is no place to look at") // places is never empty
 }
 
 // withMissed says in which mirrors the image was looked for before.

@@ -6,7 +6,6 @@ import (
 	"slices"
 	"strings"
 
-	"github.com/google/go-containerregistry/pkg/name"
 	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
@@ -25,9 +24,11 @@ const (
 // query is one search for an image for a platform.
 type query struct {
 	source *Source
-	ref    name.Reference
-	want   ocispec.Platform
-	probes int
+	// place is where the image lies, under identifier, a tag or a digest; name is the whole for people.
+	place            place
+	name, identifier string
+	want             ocispec.Platform
+	probes           int
 }
 
 // found is an image in a registry.
@@ -50,7 +51,7 @@ func (q *query) run(ctx context.Context) (*found, error) {
 	if q.want.OS != "linux" {
 		return nil, q.fail("only images for linux can be used, not for "+image.FormatPlatform(q.want), "Ask for a linux platform.")
 	}
-	m, err := q.source.manifest(ctx, q.ref.Context(), q.ref.Identifier())
+	m, err := q.source.manifest(ctx, q.place, q.identifier)
 	if err != nil {
 		return nil, err
 	}
@@ -133,7 +134,7 @@ func (q *query) fetch(ctx context.Context, d ocispec.Descriptor) (*registry.Mani
 	if err := d.Digest.Validate(); err != nil {
 		return nil, nil, q.fail(fmt.Sprintf("its index has a bad digest %q", string(d.Digest)), "")
 	}
-	m, err := q.source.manifest(ctx, q.ref.Context(), d.Digest.String())
+	m, err := q.source.manifest(ctx, q.place, d.Digest.String())
 	if err != nil {
 		return nil, nil, err
 	}
@@ -163,8 +164,7 @@ func (q *query) loadPlatform(ctx context.Context, d ocispec.Descriptor, p ocispe
 
 // load fetches the configuration of a manifest. The platform is what that says.
 func (q *query) load(ctx context.Context, m *registry.Manifest, doc *document) (*found, error) {
-	repo := q.source.options.Registry.Repository(q.ref.Context(), registry.Pull)
-	data, err := repo.Config(ctx, doc.manifest.Config)
+	data, err := q.place.Config(ctx, doc.manifest.Config)
 	if err != nil {
 		return nil, err
 	}
@@ -200,11 +200,11 @@ func isImage(d ocispec.Descriptor) bool {
 }
 
 func (q *query) fail(why, hint string) error {
-	return &diag.Error{What: fmt.Sprintf("use image %s: %s", registry.FullName(q.ref), why), Hint: hint}
+	return &diag.Error{What: fmt.Sprintf("use image %s: %s", q.name, why), Hint: hint}
 }
 
 func (q *query) bad(m *registry.Manifest, err error) error {
-	return &diag.Error{What: fmt.Sprintf("use image %s (manifest %s)", registry.FullName(q.ref), m.Digest), Cause: err}
+	return &diag.Error{What: fmt.Sprintf("use image %s (manifest %s)", q.name, m.Digest), Cause: err}
 }
 
 // mismatch says that there are only images for other platforms.

@@ -8,6 +8,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"slices"
 	"sync"
@@ -17,7 +18,6 @@ import (
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
 	"hako/internal/blob"
-	"hako/internal/diag"
 	"hako/internal/event"
 	"hako/internal/image"
 	"hako/internal/layer"
@@ -44,6 +44,8 @@ type Options struct {
 	// that has mirrors itself.
 	Mirrors     []Mirror
 	OnlyMirrors bool
+	// Cwd is the absolute directory that paths of layouts are relative to.
+	Cwd string
 	// Jobs is how many layers are fetched and inflated at the same time; zero means four.
 	Jobs int
 }
@@ -63,7 +65,7 @@ type Source struct {
 }
 
 type (
-	manifestKey struct{ repository, identifier string }
+	manifestKey struct{ place, identifier string }
 	resolveKey  struct{ ref, platform string }
 	imageKey    struct {
 		ref    string
@@ -118,10 +120,16 @@ func (s *Source) Resolve(ctx context.Context, name string, platform ocispec.Plat
 		return nil, err
 	}
 	platform = image.Normalize(platform)
+	find := func(ctx context.Context) (*found, place, error) { return s.find(ctx, ref, platform) }
+	return s.once(ctx, name, resolveKey{registry.FullName(ref), image.FormatPlatform(platform)}, find)
+}
+
+// once finds an image unless it has been found, and returns it under the name that the caller gave it.
+func (s *Source) once(ctx context.Context, name string, key resolveKey, find finder) (*plan.ImageRef, error) {
 	s.mu.Lock()
-	f := flightFor(s.resolved, resolveKey{ref.Name(), image.FormatPlatform(platform)})
+	f := flightFor(s.resolved, key)
 	s.mu.Unlock()
-	r, err := f.do(ctx, func(ctx context.Context) (*resolved, error) { return s.resolve(ctx, ref, platform) })
+	r, err := f.do(ctx, func(ctx context.Context) (*resolved, error) { return s.resolve(ctx, key.ref, find) })
 	if err != nil {
 		return nil, err
 	}
@@ -130,18 +138,49 @@ func (s *Source) Resolve(ctx context.Context, name string, platform ocispec.Plat
 	return &out, nil
 }
 
-// ResolveLayout is not supported yet.
-func (s *Source) ResolveLayout(context.Context, string, ocispec.Platform) (*plan.ImageRef, error) {
-	return nil, &diag.Error{What: "oci-layout:// is not supported yet"}
+// finder looks for one image and says where it lies.
+type finder func(ctx context.Context) (*found, place, error)
+
+// place is where images lie: a repository of a registry, or a layout.
+type place interface {
+	// Manifest returns what a tag or a digest stands for, verified if it is a digest.
+	Manifest(ctx context.Context, identifier string) (*registry.Manifest, error)
+	// Config returns an image's configuration, verified.
+	Config(ctx context.Context, want ocispec.Descriptor) ([]byte, error)
+	// Blob reads a blob. Only if the last Read returned io.EOF, the content is what it should be. The caller closes it.
+	Blob(ctx context.Context, want ocispec.Descriptor) (io.ReadCloser, error)
+	// Name is unique among places.
+	Name() string
 }
 
-func (s *Source) resolve(ctx context.Context, ref name.Reference, platform ocispec.Platform) (*resolved, error) {
-	found, repo, err := s.find(ctx, ref, platform)
+// repository is a place in a registry.
+type repository struct {
+	*registry.Repository
+	name string
+}
+
+// Name implements place.
+func (r repository) Name() string { return r.name }
+
+func (s *Source) repository(repo name.Repository) place {
+	return repository{s.options.Registry.Repository(repo, registry.Pull), repo.Name()}
+}
+
+// repositoryName is the name for mounting blobs elsewhere.
+func repositoryName(p place) string {
+	if r, ok := p.(repository); ok {
+		return r.name
+	}
+	return ""
+}
+
+func (s *Source) resolve(ctx context.Context, ref string, find finder) (*resolved, error) {
+	found, at, err := find(ctx)
 	if err != nil {
 		return nil, err
 	}
 	r := &resolved{ref: plan.ImageRef{
-		Ref:       registry.FullName(ref),
+		Ref:       ref,
 		Digest:    found.digest,
 		MediaType: found.mediaType,
 		Platform:  found.platform,
@@ -150,29 +189,29 @@ func (s *Source) resolve(ctx context.Context, ref name.Reference, platform ocisp
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for i, d := range found.layers {
-		r.layers = append(r.layers, s.layerLocked(repo, d, fmt.Sprintf("%s layer %d/%d", r.ref.Ref, i+1, len(found.layers))))
+		r.layers = append(r.layers, s.layerLocked(at, d, fmt.Sprintf("%s layer %d/%d", r.ref.Ref, i+1, len(found.layers))))
 	}
 	s.images[imageKey{r.ref.Ref, r.ref.Digest}] = r
 	return r, nil
 }
 
 // layerLocked returns the layer that d describes; the same layer of two images is one. The caller holds s.mu.
-func (s *Source) layerLocked(repo name.Repository, d foundLayer, title string) *baseLayer {
+func (s *Source) layerLocked(p place, d foundLayer, title string) *baseLayer {
 	l, ok := s.layers[d.Descriptor]
 	if !ok {
-		l = &baseLayer{source: s, repo: repo, title: title, desc: d.Descriptor, urls: d.urls, image: newFlight[*layer.Image]()}
+		l = &baseLayer{source: s, place: p, title: title, desc: d.Descriptor, urls: d.urls, image: newFlight[*layer.Image]()}
 		s.layers[d.Descriptor] = l
 	}
 	return l
 }
 
 // manifest fetches a manifest or index once.
-func (s *Source) manifest(ctx context.Context, repo name.Repository, identifier string) (*registry.Manifest, error) {
+func (s *Source) manifest(ctx context.Context, p place, identifier string) (*registry.Manifest, error) {
 	s.mu.Lock()
-	f := flightFor(s.manifests, manifestKey{repo.Name(), identifier})
+	f := flightFor(s.manifests, manifestKey{p.Name(), identifier})
 	s.mu.Unlock()
 	return f.do(ctx, func(ctx context.Context) (*registry.Manifest, error) {
-		return s.options.Registry.Repository(repo, registry.Pull).Manifest(ctx, identifier)
+		return p.Manifest(ctx, identifier)
 	})
 }
 
@@ -184,7 +223,7 @@ func (s *Source) Layers(_ context.Context, ref *plan.ImageRef) ([]Layer, error) 
 	}
 	out := make([]Layer, len(r.layers))
 	for i, l := range r.layers {
-		out[i] = Layer{Descriptor: l.desc, Repository: l.repo.Name(), base: l}
+		out[i] = Layer{Descriptor: l.desc, Repository: repositoryName(l.place), base: l}
 	}
 	return out, nil
 }

@@ -197,7 +197,7 @@ func (s *suite) build(t *testing.T, c *Case) (*Expectation, *BuildError) {
 	if c.needsGit() {
 		needGit(t)
 	}
-	if err := c.WriteRepositories(job.Context + besideMark + "git"); err != nil {
+	if err := c.WriteRepositories(pathIn(job.Context, besideMark+"git")); err != nil {
 		t.Fatal(err)
 	}
 	if err := s.files.Add(job); err != nil {

@@ -121,7 +121,7 @@ func (s *setup) path(name string) string { return pathIn(s.dir, name) }
 // pathIn is where a file of a case lies: in the context, or in a directory beside it.
 func pathIn(dir, name string) string {
 	if strings.HasPrefix(name, besideMark) {
-		return dir + filepath.FromSlash(name)
+		return dir + "-" + filepath.FromSlash(name[len(besideMark):])
 	}
 	return filepath.Join(dir, name)
 }
@@ -163,7 +163,7 @@ func (s *setup) decode(from, to string) error {
 
 // finish gives every file its mode, whatever the umask, and its modification time.
 func (s *setup) finish() error {
-	dirs, err := filepath.Glob(s.dir + besideMark + "*")
+	dirs, err := filepath.Glob(s.dir + "-*")
 	if err != nil {
 		return fmt.Errorf("list directories: %w", err)
 	}

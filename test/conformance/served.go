@@ -55,7 +55,7 @@ func NewServer() *Server { return &Server{cases: map[string]*servedCase{}} }
 
 // Add serves what job's case has.
 func (s *Server) Add(job Job) error {
-	c := &servedCase{dir: job.Context + besideMark + "files", git: job.Context + besideMark + "git", rules: map[string]*rule{}, seen: map[string]int{}}
+	c := &servedCase{dir: pathIn(job.Context, besideMark+"files"), git: pathIn(job.Context, besideMark+"git"), rules: map[string]*rule{}, seen: map[string]int{}}
 	for _, l := range job.Case.rules {
 		r, err := parseRule(l.words[2:])
 		if err != nil {
