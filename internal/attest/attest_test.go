@@ -82,7 +82,9 @@ COPY --from=tools /bin/tool /bin/
 COPY --from=other:3 /x /y
 COPY --from=dir /z /z
 COPY . /src
-RUN make <<EOF
+ADD https://user@example.com/f?token=t0ken /f
+RUN --mount=type=secret,id=key,required --mount=type=secret,id=key,env=K --mount=type=secret,id=a --mount=type=ssh \
+    --mount=type=bind,from=mounted:1,target=/m make <<EOF
 all of it
 EOF
 `
@@ -148,8 +150,14 @@ func TestProvenance(t *testing.T) {
 	remote := build(simple, attest.Min, 2)
 	remote.Context, remote.ContextDigest = "https://example.com/r.git#main", "sha1:4b220de5058abfd01ff619c9d2ff6b09a049bea0"
 	remote.BuilderID, remote.Reproducible = "https://ci.example.com/7", true
-	args := build(rich, attest.Max, 7)
-	args.Args = map[string]string{"build-arg:HTTP_PROXY": "http://user:secret@proxy:8080", "target": "x"}
+	args := build(rich, attest.Max, 8)
+	args.Args = map[string]string{"build-arg:HTTP_PROXY": "http://user:hunter2@proxy:8080", "target": "x"}
+	args.Resolved = func(s *plan.Source) string {
+		if s.HTTP == nil {
+			return ""
+		}
+		return "sha256:" + strings.Repeat("7", 64)
+	}
 	for name, c := range map[string]struct {
 		graph *plan.Graph
 		build attest.Build
@@ -164,7 +172,7 @@ func TestProvenance(t *testing.T) {
 			t.Parallel()
 			data := statement(t, c.graph, c.build)
 			valid(t, data)
-			if bytes.Contains(data, []byte("secret")) {
+			if bytes.Contains(data, []byte("hunter2")) || bytes.Contains(data, []byte("t0ken")) {
 				t.Error("a password is in it")
 			}
 			var got bytes.Buffer

@@ -84,6 +84,22 @@ func Statement(s Subjects, p Predicate) ([]byte, error) {
 	return out, nil
 }
 
+// File is a file that a statement is about.
+type File struct{ Name, SHA256 string }
+
+// FileStatement wraps a predicate about files.
+func FileStatement(files []File, p Predicate) ([]byte, error) {
+	st := statement{Type: statementType, PredicateType: p.Type, Predicate: p.Data, Subject: []subject{}}
+	for _, f := range files {
+		st.Subject = append(st.Subject, subject{f.Name, map[string]string{"sha256": f.SHA256}})
+	}
+	out, err := json.MarshalIndent(st, "", "  ")
+	if err != nil {
+		return nil, fmt.Errorf("make a statement of type %s: %w", p.Type, err)
+	}
+	return out, nil
+}
+
 func digestSet(d digest.Digest) map[string]string {
 	return map[string]string{d.Algorithm().String(): d.Encoded()}
 }

@@ -152,8 +152,8 @@ func (w *walk) step(s *plan.Step, below int) int {
 	for _, from := range s.Reads() {
 		need(w.from(from))
 	}
-	if _, ok := s.Op.(*plan.Run); ok {
-		w.network = true
+	if op, ok := s.Op.(*plan.Run); ok {
+		w.run(op)
 	}
 	n := w.add(step{
 		Name: s.ID, Instruction: s.Text, Definition: s.Describe(), Platform: image.FormatPlatform(s.Platform), Inputs: inputs,
@@ -162,6 +162,29 @@ func (w *walk) step(s *plan.Step, below int) int {
 		w.locations[stepID(n)] = locations{[]location{{[]lineRange{{position{s.Span.Start}, position{s.Span.End}}}}}}
 	}
 	return n
+}
+
+// run notes what a command can see of the user's secrets and of the network.
+func (w *walk) run(op *plan.Run) {
+	w.network = w.network || op.Network != plan.NetworkNone
+	for _, m := range op.Mounts {
+		switch src := m.Source.(type) {
+		case *plan.SecretMount:
+			w.secrets = addSecret(w.secrets, secret{src.ID, !src.Required})
+		case *plan.SSHMount:
+			w.ssh = addSecret(w.ssh, secret{src.ID, !src.Required})
+		}
+	}
+}
+
+// addSecret adds a secret once; it is optional if it is everywhere.
+func addSecret(list []secret, s secret) []secret {
+	i := slices.IndexFunc(list, func(other secret) bool { return other.ID == s.ID })
+	if i < 0 {
+		return append(list, s)
+	}
+	list[i].Optional = list[i].Optional && s.Optional
+	return list
 }
 
 // from is the step of what is read; -1 for an empty stage.

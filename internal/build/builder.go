@@ -2,10 +2,13 @@ package build
 
 import (
 	"context"
+	"crypto/rand"
 	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
+	"strings"
+	"time"
 
 	"hako/internal/blob"
 	"hako/internal/buildcontext"
@@ -35,6 +38,9 @@ type builder struct {
 	trees   *trees
 	// contexts are the named contexts by plan.ContextName.
 	contexts map[string]string
+	// started and invocation tell this run from others.
+	started    time.Time
+	invocation string
 
 	closers []func() error // in the order of opening
 }
@@ -83,7 +89,7 @@ func (b *builder) stepDir() (string, error) {
 
 // openForPlan opens what a plan needs.
 func openForPlan(ctx context.Context, env Env, req Request) (_ *builder, err error) {
-	b := &builder{life: ctx, env: env, req: req}
+	b := &builder{life: ctx, env: env, req: req, started: env.Now(), invocation: strings.ToLower(rand.Text())}
 	defer func() {
 		if err != nil {
 			err = errors.Join(err, b.close())

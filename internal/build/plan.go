@@ -123,7 +123,8 @@ func (r *Request) platforms() ([]ocispec.Platform, error) {
 	return out, nil
 }
 
-// hasIndex says whether the result is an index: for several platforms, or where BUILDKIT_MULTI_PLATFORM asks for it.
+// hasIndex says whether the result is an index: for several platforms, with attestations, or where BUILDKIT_MULTI_PLATFORM
+// asks for it.
 func (r *Request) hasIndex() (bool, error) {
 	platforms, err := r.platforms()
 	if err != nil {
@@ -132,7 +133,7 @@ func (r *Request) hasIndex() (bool, error) {
 	several := len(platforms) > 1
 	text := r.BuildArgs["BUILDKIT_MULTI_PLATFORM"]
 	if text == "" {
-		return several, nil
+		return several || r.Attestations.any(), nil
 	}
 	asked, err := strconv.ParseBool(text)
 	switch {
@@ -144,7 +145,7 @@ func (r *Request) hasIndex() (bool, error) {
 			Hint: "Leave out the build argument, or build for one platform.",
 		}
 	}
-	return asked, nil
+	return asked || r.Attestations.any(), nil
 }
 
 // printPlans writes the plans for people.

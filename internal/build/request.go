@@ -58,6 +58,8 @@ type Request struct {
 	ForceCompression bool
 	// Squash says which layers become one.
 	Squash Squash
+	// Attestations are the statements that each image gets; they need OCI's format.
+	Attestations Attestations
 }
 
 // KeyValue is a pair whose order matters.

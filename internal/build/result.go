@@ -37,6 +37,13 @@ func (b *builder) assemble(ctx context.Context, graphs []*plan.Graph, solved []*
 		if err != nil {
 			return nil, err
 		}
+		if b.req.Attestations.any() {
+			m, err := b.attest(ctx, subject{graphs[i], solved[i], f, im})
+			if err != nil {
+				return nil, err
+			}
+			out.Extra = append(out.Extra, *m)
+		}
 		out.Images = append(out.Images, *im)
 	}
 	index, err := b.req.hasIndex()
@@ -92,7 +99,7 @@ func (r *Request) format(images []*finished) (image.Format, error) {
 		return image.ParseFormat(r.Format)
 	}
 	oci := func(e output.Export) bool { return e.Kind == output.OCI }
-	if len(r.Annotations) > 0 || slices.ContainsFunc(r.Outputs.Exports, oci) {
+	if len(r.Annotations) > 0 || r.Attestations.any() || slices.ContainsFunc(r.Outputs.Exports, oci) {
 		return image.OCI, nil
 	}
 	format := image.Docker

@@ -20,6 +20,7 @@ type trees struct {
 
 	mu      sync.Mutex // guards what follows
 	opened  map[sourceKey]*opening
+	digests map[sourceKey]string
 	closers []func() error
 }
 
@@ -40,11 +41,10 @@ type opening struct {
 }
 
 func newTrees(o buildcontext.Options, d *download.Client) *trees {
-	return &trees{options: o, download: d, opened: map[sourceKey]*opening{}}
+	return &trees{options: o, download: d, opened: map[sourceKey]*opening{}, digests: map[sourceKey]string{}}
 }
 
-// Tree implements [solve.Sources].
-func (t *trees) Tree(ctx context.Context, s *plan.Source) (tree.Tree, error) {
+func keyOf(s *plan.Source) sourceKey {
 	key := sourceKey{context: s.Context}
 	if s.HTTP != nil {
 		key.http = *s.HTTP
@@ -52,6 +52,27 @@ func (t *trees) Tree(ctx context.Context, s *plan.Source) (tree.Tree, error) {
 	if s.Git != nil {
 		key.git = *s.Git
 	}
+	return key
+}
+
+// resolved is what a source that has been opened turned out to be: "sha256:…" of a file, "sha1:…" of a commit;
+// empty if that is not known.
+func (t *trees) resolved(s *plan.Source) string {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.digests[keyOf(s)]
+}
+
+// found notes what a source turned out to be.
+func (t *trees) found(s *plan.Source, digest string) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.digests[keyOf(s)] = digest
+}
+
+// Tree implements [solve.Sources].
+func (t *trees) Tree(ctx context.Context, s *plan.Source) (tree.Tree, error) {
+	key := keyOf(s)
 	t.mu.Lock()
 	o, ok := t.opened[key]
 	if !ok {
@@ -96,6 +117,7 @@ func (t *trees) fetch(ctx context.Context, s *plan.HTTPSource) (tree.Tree, error
 		return nil, err
 	}
 	t.own(f.Close)
+	t.found(&plan.Source{HTTP: s}, f.Digest.String())
 	return f.Tree(s.Filename, t.options.Now), nil
 }
 

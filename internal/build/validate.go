@@ -16,7 +16,7 @@ import (
 
 // Validate says what of the request cannot be.
 func (r *Request) Validate() error {
-	return errors.Join(r.validateOutputs(), r.validatePlatforms(), r.validateFormat(), r.validateLater())
+	return errors.Join(r.validateOutputs(), r.validatePlatforms(), r.validateFormat(), r.validateAttestations(), r.validateLater())
 }
 
 func (r *Request) validateOutputs() error {
@@ -40,7 +40,7 @@ func (r *Request) validatePlatforms() error {
 	if err != nil {
 		return err
 	}
-	if r.archives() && index {
+	if r.archives() && index && !r.Attestations.any() { // they have an error of their own
 		return &diag.Error{
 			What: "a docker archive holds one image, but an index over platforms is to be built",
 			Hint: "Build for one --platform, or write an OCI archive with --output type=oci,dest=FILE.",

@@ -56,7 +56,7 @@ const (
 // Everything else about flags derives from it: parsing, help, docs/flags.md.
 func flags() []flag {
 	var all []flag
-	for _, group := range [][]flag{inputFlags(), outputFlags(), registryFlags(), stepFlags(), cacheFlags(), kanikoFlags(), logFlags()} {
+	for _, group := range [][]flag{inputFlags(), outputFlags(), attestFlags(), registryFlags(), stepFlags(), cacheFlags(), kanikoFlags(), logFlags()} {
 		all = append(all, group...)
 	}
 	return all
@@ -110,6 +110,14 @@ func outputFlags() []flag {
 		{name: "dryrun", kind: boolKind, def: "false", help: "print the plan and build nothing", forks: "O", status: used},
 		{name: "check", kind: boolKind, def: "false", help: "say what is wrong or unwise in the Dockerfile and build nothing", forks: "D", status: used},
 		{name: "call", kind: stringKind, def: "build", help: "build, check or targets (list the stages), with ,format=text|json and for check also sarif and ,ignorestatus=true", forks: "D", status: used},
+	}
+}
+
+func attestFlags() []flag {
+	return []flag{
+		{name: "provenance", kind: stringKind, def: "false", help: "attach how the image was made: false, min, max or true (as max), or buildx's options: mode=max,builder-id=URI,…", forks: "D", status: used},
+		{name: "sbom", kind: stringKind, def: "false", help: "attach a list of the packages in the image: true or false", forks: "D", status: used},
+		{name: "attest", kind: multiKind, help: "type=provenance,mode=max or type=sbom, buildx's long form of --provenance and --sbom", forks: "D", status: used},
 	}
 }
 

@@ -62,6 +62,9 @@ func (c *command) request(vs *values, operands []string) (build.Request, error) 
 	if req.Outputs, err = c.outputs(vs, plan); err != nil {
 		errs = append(errs, err)
 	}
+	if req.Attestations, err = c.attestations(vs, req.BuildArgs); err != nil {
+		errs = append(errs, err)
+	}
 	return req, errors.Join(errs...)
 }
 

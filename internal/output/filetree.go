@@ -51,13 +51,17 @@ func writeFilesTar(ctx context.Context, w io.Writer, e export, r *Result) error 
 // filesOf are the files of all platforms, as changes to nothing. As in BuildKit, each platform of an index has a directory
 // of its own, unless the user says otherwise; then no two platforms may have the same file.
 func filesOf(ctx context.Context, e export, r *Result) (layer.Changes, error) {
-	all := &platformFiles{split: e.Split == SplitAlways || e.Split == SplitSeveral && r.HasIndex()}
+	several := r.HasIndex() && (len(r.Images) > 1 || len(r.Extra) == 0) // an index that is there for attestations is none to users
+	all := &platformFiles{split: e.Split == SplitAlways || e.Split == SplitSeveral && several}
 	for _, im := range r.Images {
 		t, err := im.Files(ctx)
 		if err != nil {
 			return nil, err
 		}
 		if t, err = below(t, e.Source); err != nil {
+			return nil, err
+		}
+		if t, err = im.documented(ctx, t, several && !all.split); err != nil {
 			return nil, err
 		}
 		root, err := t.Lstat(".")

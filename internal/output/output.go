@@ -76,6 +76,16 @@ type Image struct {
 	Layers []Layer
 	// Files opens the image's file tree. Only exports of files need it.
 	Files func(ctx context.Context) (tree.Tree, error)
+	// Documents makes files about an exported tree that are exported with it; nil for none.
+	Documents func(ctx context.Context, files tree.Tree) ([]Document, error)
+}
+
+// Document is a file in the root of exported files.
+type Document struct {
+	// Name has no slash.
+	Name string
+	Data []byte
+	Time time.Time
 }
 
 // Result is what a build made: one image, or an index over one or more images and what belongs to them.

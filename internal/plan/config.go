@@ -66,10 +66,14 @@ func (p *planner) arg(c *instructions.ArgCommand) error {
 	return err
 }
 
-// isScanArg says whether an ARG configures SBOM scanning and is no variable.
-func isScanArg(key string) bool {
-	return key == "BUILDKIT_SBOM_SCAN_CONTEXT" || key == "BUILDKIT_SBOM_SCAN_STAGE"
-}
+// The ARGs that say what has a list of its contents beside the image.
+const (
+	listContext = "BUILDKIT_SBOM_SCAN_CONTEXT"
+	listStage   = "BUILDKIT_SBOM_SCAN_STAGE"
+)
+
+// isScanArg says whether an ARG configures lists of contents and is no variable.
+func isScanArg(key string) bool { return key == listContext || key == listStage }
 
 func (p *planner) label(c *instructions.LabelCommand) error {
 	var text strings.Builder

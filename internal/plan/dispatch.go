@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"maps"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
@@ -56,7 +57,23 @@ func (b *builder) stage(ctx context.Context, s *stage) error {
 		}
 	}
 	s.out.Config.RootFS = ocispec.RootFS{Type: "layers"}
+	s.out.ListContext, s.out.ListStage = b.listed(s, listContext), b.listed(s, listStage)
 	return nil
+}
+
+// listed says whether an ARG of that name asks for s: before the first FROM, or in s, which wins. The value is a bool, or a
+// list of stages.
+func (b *builder) listed(s *stage, name string) bool {
+	value, ok := b.globals.Get(name)
+	for _, kv := range s.args {
+		if kv.Key == name && kv.Value != nil {
+			value, ok = *kv.Value, true
+		}
+	}
+	if all, err := strconv.ParseBool(value); err == nil {
+		return all
+	}
+	return ok && slices.Contains(strings.Split(value, ","), s.out.ID())
 }
 
 // begin sets s to what its base leaves.

@@ -53,6 +53,10 @@ type Stage struct {
 	Platform ocispec.Platform
 	Base     Base
 	Steps    []*Step
+	// ListContext and ListStage say that the user wants to know what the build context and this stage hold, beside the
+	// result, if there is a list of its contents (BUILDKIT_SBOM_SCAN_CONTEXT, BUILDKIT_SBOM_SCAN_STAGE).
+	// ListContext counts for the target only, ListStage for all other stages.
+	ListContext, ListStage bool
 	// Config is the finished configuration but for what only the build can know:
 	// Created, RootFS and the Created times of History. The base's history comes first.
 	Config image.Config

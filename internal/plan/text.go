@@ -26,8 +26,6 @@ func (g *Graph) String() string {
 type text struct {
 	b      strings.Builder
 	secret *secretNames
-	// others says that it is for people elsewhere, to whom paths of this machine say nothing.
-	others bool
 }
 
 func (t *text) line(format string, args ...any) {
@@ -114,15 +112,7 @@ func (t *text) copy(op *Copy) {
 	for _, p := range op.Exclude {
 		more += " exclude=" + quote(p)
 	}
-	t.line("    %s %s to %s from %s%s", verb, strings.TrimSpace(sources), quote(op.Dest), t.from(op.From), more)
-}
-
-// from is what is copied from.
-func (t *text) from(f From) string {
-	if t.others && f.Source != nil && f.Source.URI() == "" {
-		return f.Source.Name
-	}
-	return f.String()
+	t.line("    %s %s to %s from %s%s", verb, strings.TrimSpace(sources), quote(op.Dest), op.From, more)
 }
 
 // pairs are "K=V", with the values of secrets masked.

@@ -79,6 +79,8 @@ type Result struct {
 	Files *rootfs.Stack
 	// Created says when steps ended, by the index of their entries in the stage's history.
 	Created map[int]time.Time
+	// Listed are the files of the other stages whose contents are to be listed.
+	Listed map[*plan.Stage]*rootfs.Stack
 }
 
 // Solve builds the targets of graphs, which are one Dockerfile's for several platforms, and returns them in their order.
@@ -109,7 +111,14 @@ func Solve(ctx context.Context, graphs []*plan.Graph, parts Parts) ([]*Result, e
 	results := make([]*Result, len(graphs))
 	for i, g := range graphs {
 		n := s.stages[g.Target]
-		results[i] = &Result{Stage: g.Target, Layers: n.state.layers, Files: n.state.stack, Created: n.created}
+		results[i] = &Result{
+			Stage: g.Target, Layers: n.state.layers, Files: n.state.stack, Created: n.created, Listed: map[*plan.Stage]*rootfs.Stack{},
+		}
+		for _, st := range g.Stages {
+			if st.ListStage && st != g.Target {
+				results[i].Listed[st] = s.stages[st].state.stack
+			}
+		}
 	}
 	return results, nil
 }
