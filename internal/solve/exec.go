@@ -26,7 +26,7 @@ func (s *solver) exec(ctx context.Context, j job, op *plan.Run) (*state, error) 
 		return nil, &diag.Error{What: "RUN: find user " + op.User, Span: j.step.Span, Cause: err,
 			Hint: "Create the user in an earlier RUN or use a numeric id."}
 	}
-	x, err := s.extras(ctx, op)
+	x, err := s.extras(ctx, j, op)
 	if err != nil {
 		return nil, err
 	}
@@ -39,11 +39,10 @@ func (s *solver) exec(ctx context.Context, j job, op *plan.Run) (*state, error) 
 	start := s.parts.Now()
 	outcome, err := engine.Run(ctx, &sandbox.Step{
 		Name: j.step.ID, Lowers: j.cur.stack.Lowers(),
-		Args: op.Args, Env: withHome(op.Env, user.Home), Dir: op.Dir,
+		Args: op.Args, Env: withHome(withSecrets(op.Env, x.env), user.Home), Dir: op.Dir,
 		User:     sandbox.User{UID: user.UID, GID: user.GID, Groups: user.Groups},
-		Hostname: op.Hostname, ExtraHosts: hosts(op.ExtraHosts), Mounts: x.mounts, Files: files(op.Files), ShmSize: op.ShmSize,
-		Network: network(op.Network),
-		Stdout:  out, Stderr: errs,
+		Hostname: op.Hostname, ExtraHosts: hosts(op.ExtraHosts), Mounts: x.mounts, Files: x.files, ShmSize: op.ShmSize,
+		Network: network(op.Network), Stdout: out, Stderr: errs,
 	})
 	out.flush()
 	errs.flush()
@@ -88,6 +87,16 @@ func exitHint(e *sandbox.ExitError) string {
 		return "A command could not be executed: check its mode, its interpreter and its architecture."
 	}
 	return ""
+}
+
+// withSecrets sets variables over those of the same names.
+func withSecrets(env, secrets []string) []string {
+	for _, kv := range secrets {
+		name, _, _ := strings.Cut(kv, "=")
+		env = slices.DeleteFunc(slices.Clone(env), func(old string) bool { return strings.HasPrefix(old, name+"=") })
+		env = append(env, kv)
+	}
+	return env
 }
 
 // withHome sets HOME as runc does: where the image does not set it, or leaves it empty.

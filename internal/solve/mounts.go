@@ -1,9 +1,12 @@
 package solve
 
 import (
+	"bytes"
 	"context"
 	"fmt"
+	"strings"
 
+	"hako/internal/diag"
 	"hako/internal/filecopy"
 	"hako/internal/plan"
 	"hako/internal/rootfs"
@@ -13,29 +16,147 @@ import (
 // extras is what a RUN has besides its stage.
 type extras struct {
 	mounts []sandbox.Mount
+	files  []sandbox.File
+	// env are the variables of secrets.
+	env []string
 }
 
-// extras makes ready what op mounts.
-func (s *solver) extras(ctx context.Context, op *plan.Run) (*extras, error) {
-	x := &extras{}
+// extras makes ready what j mounts.
+func (s *solver) extras(ctx context.Context, j job, op *plan.Run) (*extras, error) {
+	x := &extras{files: files(op.Files)}
 	for i := range op.Mounts {
 		m := &op.Mounts[i]
-		out := sandbox.Mount{Target: m.Target, ReadOnly: m.ReadOnly}
+		var src sandbox.MountSource
 		var err error
-		switch src := m.Source.(type) {
+		switch p := m.Source.(type) {
 		case *plan.BindMount:
-			out.Source, err = s.bind(ctx, src)
+			src, err = s.bind(ctx, p)
+		case *plan.CacheMount:
+			src, err = s.cache(ctx, p, j.caches[p])
 		case *plan.TmpfsMount:
-			out.Source = &sandbox.Tmpfs{Size: src.Size}
+			src = &sandbox.Tmpfs{Size: p.Size}
+		case *plan.SecretMount:
+			err = s.secret(x, p, m.Target)
+		case *plan.SSHMount:
+			src, err = s.agent(p)
 		default:
-			err = fmt.Errorf("%s: this kind is not supported yet", m)
+			err = fmt.Errorf("unknown kind %T", p)
 		}
 		if err != nil {
 			return nil, fmt.Errorf("RUN --mount: %w", err)
 		}
-		x.mounts = append(x.mounts, out)
+		if src != nil {
+			x.mounts = append(x.mounts, sandbox.Mount{Target: m.Target, Source: src, ReadOnly: m.ReadOnly})
+		}
 	}
 	return x, nil
+}
+
+// cache is the cache that the step has claimed under id.
+func (s *solver) cache(ctx context.Context, m *plan.CacheMount, id string) (*sandbox.Cache, error) {
+	c := &sandbox.Cache{ID: id, Path: strings.TrimPrefix(m.Path, "/"), Mode: cacheMode}
+	if c.Path == "" {
+		c.Path = "."
+	}
+	switch {
+	case m.Owner != nil:
+		c.Mode, c.UID, c.GID = m.Owner.Mode, m.Owner.UID, m.Owner.GID
+	case m.From != nil:
+		var err error
+		if c.Lowers, c.Path, err = s.files(ctx, *m.From, m.Path); err != nil {
+			return nil, err
+		}
+	}
+	return c, nil
+}
+
+// cacheMode is that of a cache's directory where nothing says otherwise.
+const cacheMode = 0o755
+
+// claim waits for the caches of a RUN, and puts their IDs into j. It comes before the step takes a slot.
+// The caller calls release when the step is over.
+func (s *solver) claim(ctx context.Context, j *job) (release func(), _ error) {
+	op, ok := j.step.Op.(*plan.Run)
+	if !ok {
+		return func() {}, nil
+	}
+	var mounts []*plan.CacheMount
+	var wants []want
+	for i := range op.Mounts {
+		if m, ok := op.Mounts[i].Source.(*plan.CacheMount); ok {
+			key, err := s.cacheKey(ctx, m)
+			if err != nil {
+				return nil, err
+			}
+			mounts, wants = append(mounts, m), append(wants, want{key, m.Sharing})
+		}
+	}
+	ids, release, err := s.caches.claim(ctx, wants)
+	if err != nil {
+		return nil, err
+	}
+	j.caches = map[*plan.CacheMount]string{}
+	for i, m := range mounts {
+		j.caches[m] = ids[i]
+	}
+	return release, nil
+}
+
+// cacheKey is the same for mounts that mean the same cache.
+func (s *solver) cacheKey(ctx context.Context, m *plan.CacheMount) (string, error) {
+	switch {
+	case m.Owner != nil:
+		return fmt.Sprintf("%s:%o:%d:%d", m.ID, m.Owner.Mode, m.Owner.UID, m.Owner.GID), nil
+	case m.From == nil:
+		return m.ID, nil
+	}
+	lowers, _, err := s.files(ctx, *m.From, m.Path)
+	if err != nil || len(lowers) == 0 {
+		return m.ID, err
+	}
+	return m.ID + ":" + lowers[len(lowers)-1].ID.String(), nil
+}
+
+// secret adds a secret to x, as a file at target unless that is empty.
+func (s *solver) secret(x *extras, m *plan.SecretMount, target string) error {
+	data, ok, err := s.parts.Secret(m.ID)
+	if err != nil {
+		return err
+	}
+	if !ok && m.Required {
+		return &diag.Error{
+			What: fmt.Sprintf("RUN --mount: the step requires the secret %q, and there is none", m.ID),
+			Hint: fmt.Sprintf("Give it with --secret id=%s,src=FILE or --secret id=%s,env=VARIABLE.", m.ID, m.ID),
+		}
+	}
+	if m.Env != "" {
+		if bytes.IndexByte(data, 0) >= 0 {
+			return &diag.Error{
+				What: fmt.Sprintf("RUN --mount: the secret %q has a zero byte in it and cannot be a variable", m.ID),
+				Hint: "Mount it as a file: leave env out.",
+			}
+		}
+		x.env = append(x.env, m.Env+"="+string(data))
+	}
+	if ok && target != "" {
+		x.files = append(x.files, sandbox.File{Path: target, Mode: m.Owner.Mode, UID: m.Owner.UID, GID: m.Owner.GID, Data: data})
+	}
+	return nil
+}
+
+// agent is the socket of an agent, or nil if the user gave none and the step can do without.
+func (s *solver) agent(m *plan.SSHMount) (sandbox.MountSource, error) {
+	dial := s.parts.Agent(m.ID)
+	switch {
+	case dial != nil:
+		return &sandbox.Socket{Dial: dial, Mode: m.Owner.Mode, UID: m.Owner.UID, GID: m.Owner.GID}, nil
+	case m.Required:
+		return nil, &diag.Error{
+			What: fmt.Sprintf("RUN --mount: the step requires the ssh agent %q, and there is none", m.ID),
+			Hint: fmt.Sprintf("Give it with --ssh %s, or --ssh %s=SOCKET_OR_KEY.", m.ID, m.ID),
+		}
+	}
+	return nil, nil //nolint:nilnil // none is an answer here
 }
 
 // bind finds the files that a mount shows.

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"maps"
+	"net"
 	"os"
 	"time"
 
@@ -58,6 +59,10 @@ type Parts struct {
 	Maker Maker
 	// Engine opens the sandbox; it is called before the first RUN and may be called more than once.
 	Engine func(ctx context.Context) (sandbox.Engine, error)
+	// Secret returns the value of a secret of the user's; ok says whether there is one. It is called for each mount.
+	Secret func(id string) (value []byte, ok bool, err error)
+	// Agent returns how to connect to an ssh agent of the user's, or nil if there is none with this id.
+	Agent func(id string) func(ctx context.Context) (net.Conn, error)
 	// Context is the build context.
 	Context tree.Tree
 	Sources Sources
@@ -89,7 +94,7 @@ type Result struct {
 func Solve(ctx context.Context, graphs []*plan.Graph, parts Parts) ([]*Result, error) {
 	s := &solver{
 		parts: parts, slots: make(chan struct{}, max(parts.Jobs, 1)), stages: map[*plan.Stage]*node{}, share: newShare(graphs),
-		held: newParts(parts.Maker),
+		held: newParts(parts.Maker), caches: newCaches(),
 	}
 	group, ctx := errgroup.WithContext(ctx)
 	for _, g := range graphs {
@@ -130,7 +135,8 @@ type solver struct {
 	stages map[*plan.Stage]*node
 	share  *share
 	// held are the parts of contexts that steps mount.
-	held *heldParts
+	held   *heldParts
+	caches *caches
 }
 
 // node is a stage and, once done is closed, what became of it. The stage's own goroutine owns it until then.

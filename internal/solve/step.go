@@ -19,6 +19,8 @@ type job struct {
 	cur  *state
 	// keep says that later steps read the layer's files outside a sandbox.
 	keep bool
+	// caches are the IDs of those that the step has claimed.
+	caches map[*plan.CacheMount]string
 }
 
 // step runs j and returns the state after it.
@@ -26,6 +28,11 @@ func (s *solver) step(ctx context.Context, j job) (*state, error) {
 	if err := s.ready(ctx, j.step); err != nil {
 		return nil, err
 	}
+	release, err := s.claim(ctx, &j)
+	if err != nil {
+		return nil, located(j.step, err)
+	}
+	defer release()
 	select {
 	case s.slots <- struct{}{}:
 		defer func() { <-s.slots }()
