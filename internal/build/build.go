@@ -88,10 +88,11 @@ func (b *builder) prepare(ctx context.Context) ([]*plan.Graph, error) {
 func (b *builder) parts() solve.Parts {
 	return solve.Parts{
 		Bases: sources{b.bases}, Maker: b.maker(), Context: b.context.Tree(), Sources: b.trees, Events: b.env.Events, Now: b.env.Now,
-		Jobs:   b.req.jobs(),
-		Engine: func(context.Context) (sandbox.Engine, error) { return b.engine, nil },
-		Spool:  b.spool,
-		Made:   b.made,
+		Jobs:    b.req.jobs(),
+		Engine:  func(context.Context) (sandbox.Engine, error) { return b.engine, nil },
+		Spool:   b.spool,
+		Secrets: b.secrets, Agent: b.agents.Dial,
+		Made: b.made,
 	}
 }
 

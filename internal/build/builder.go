@@ -20,6 +20,7 @@ import (
 	"hako/internal/registry"
 	"hako/internal/sandbox/child"
 	"hako/internal/sandbox/choice"
+	"hako/internal/sshagent"
 	"hako/internal/workdir"
 )
 
@@ -36,6 +37,8 @@ type builder struct {
 	output  *output.Output
 	engine  *choice.Engine
 	trees   *trees
+	secrets secrets
+	agents  *sshagent.Agents
 	// contexts are the named contexts by plan.ContextName.
 	contexts map[string]string
 	// started and invocation tell this run from others.
@@ -56,6 +59,9 @@ func open(ctx context.Context, env Env, req Request) (_ *builder, err error) {
 			err = errors.Join(err, b.close())
 		}
 	}()
+	if err := b.openSecrets(); err != nil {
+		return nil, err
+	}
 	b.engine, err = choice.New(choice.Options{
 		Mode:      choice.Mode(req.Sandbox),
 		DataDir:   b.stepDir,

@@ -62,7 +62,7 @@ func (b *builder) planFor(ctx context.Context, opts plan.Options) (*plan.Graph, 
 func (b *builder) planOptions(p ocispec.Platform, several bool, warn func(plan.Warning)) plan.Options {
 	opts := plan.Options{
 		Target: b.req.Target, BuildArgs: b.req.BuildArgs, Platform: p, BuildPlatform: image.Default(), Several: several,
-		Contexts: b.contexts, Labels: map[string]string{}, ShmSize: b.req.ShmSizeBytes, IgnorePatterns: b.context.IgnorePatterns, Warn: warn,
+		Contexts: b.contexts, Labels: map[string]string{}, ShmSize: b.req.ShmSizeBytes, Network: b.req.network(), IgnorePatterns: b.context.IgnorePatterns, Warn: warn,
 	}
 	for _, l := range b.req.Labels {
 		opts.Labels[l.Key] = l.Value
@@ -161,4 +161,12 @@ func printPlans(w io.Writer, graphs []*plan.Graph) error {
 		}
 	}
 	return nil
+}
+
+// network is what a RUN reaches that does not say.
+func (r *Request) network() plan.Network {
+	if r.Network == "none" {
+		return plan.NetworkNone
+	}
+	return plan.NetworkDefault
 }

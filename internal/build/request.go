@@ -28,8 +28,12 @@ type Request struct {
 	Platforms []string
 	// NamedContexts take the place of stages and images by name, as plan.Options.Contexts says; a later one of a name wins.
 	NamedContexts []KeyValue
-	// Secrets and CacheSources are refused until they are supported.
-	Secrets      []string
+	// Secrets and Agents are what RUN --mount=type=secret and type=ssh can have.
+	Secrets []Secret
+	Agents  []Agent
+	// Network is what a RUN reaches that does not say: "none", or "default", "host" or empty for the builder's own network.
+	Network string
+	// CacheSources are refused until they are supported.
 	CacheSources []string
 	// ExtraHosts are --add-host entries, name and address; Hostname is the steps' host name; ShmSizeBytes their /dev/shm.
 	ExtraHosts   []KeyValue
@@ -60,6 +64,13 @@ type Request struct {
 	Squash Squash
 	// Attestations are the statements that each image gets; they need OCI's format.
 	Attestations Attestations
+}
+
+// Agent is an ssh agent for steps: one socket, or files with private keys. Raw means whatever listens at the socket.
+type Agent struct {
+	ID    string
+	Paths []string
+	Raw   bool
 }
 
 // KeyValue is a pair whose order matters.

@@ -16,7 +16,9 @@ import (
 
 // Validate says what of the request cannot be.
 func (r *Request) Validate() error {
-	return errors.Join(r.validateOutputs(), r.validatePlatforms(), r.validateFormat(), r.validateAttestations(), r.validateLater())
+	return errors.Join(
+		r.validateOutputs(), r.validatePlatforms(), r.validateFormat(), r.validateAttestations(), r.validateNetwork(), r.validateLater(),
+	)
 }
 
 func (r *Request) validateOutputs() error {
@@ -101,6 +103,14 @@ func (r *Request) layers() layer.WriteOptions {
 	return opts
 }
 
+func (r *Request) validateNetwork() error {
+	switch r.Network {
+	case "", "default", "host", "none":
+		return nil
+	}
+	return &diag.Error{What: fmt.Sprintf("unknown network %q", r.Network), Hint: "Use default, host or none."}
+}
+
 // validateLater refuses what has a place in the request already, but is not built.
 func (r *Request) validateLater() error {
 	var errs []error
@@ -113,7 +123,7 @@ func (r *Request) validateLater() error {
 	for _, later := range []struct {
 		what string
 		n    int
-	}{{"--secret", len(r.Secrets)}, {"--cache-from", len(r.CacheSources)}} {
+	}{{"--cache-from", len(r.CacheSources)}} {
 		if later.n > 0 {
 			errs = append(errs, fmt.Errorf("%s is not supported yet", later.what))
 		}

@@ -76,7 +76,10 @@ func inputFlags() []flag {
 		{name: "custom-platform", kind: stringKind, help: "platform to build for, os/arch[/variant]; this machine's if not given", forks: "GCO", status: used},
 		{name: "customPlatform", kind: stringKind, help: "old spelling of --custom-platform", forks: "GCO", status: used, alias: "custom-platform", hidden: true},
 		{name: "platform", kind: multiKind, help: "platforms to build for, os/arch[/variant],…; several make an index", forks: "D", status: used},
-		{name: "secret", kind: multiKind, help: "secret for RUN --mount=type=secret: id=ID[,src=FILE][,env=NAME][,type=file|env]", forks: "O", status: later},
+		{name: "secret", kind: multiKind, help: "secret for RUN --mount=type=secret: id=ID[,src=FILE][,env=NAME][,type=file|env]", forks: "OD", status: used},
+		{name: "ssh", kind: multiKind, help: "agent for RUN --mount=type=ssh: ID[=SOCKET|KEY[,KEY…][,raw=true]]; ID is default where a RUN says none; SSH_AUTH_SOCK if no more is given", forks: "D", status: used},
+		{name: "network", kind: stringKind, def: "default", help: "what a RUN without --network reaches: default or host, the builder's own network, or none", forks: "D", status: used, values: []string{"default", "host", "none"}},
+		{name: "allow", kind: multiKind, help: "rights that docker build asks for", forks: "D", status: noEffect, why: "a step reaches the builder's own network as it is, and no right can give it the host's privileges or devices"},
 		{name: "add-host", kind: multiKind, help: "NAME:ADDRESS, one more line of a step's /etc/hosts", forks: "D", status: used},
 		{name: "shm-size", kind: stringKind, help: "size of a step's /dev/shm, as 64m", forks: "D", status: used},
 	}

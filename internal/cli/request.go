@@ -46,6 +46,9 @@ func (c *command) request(vs *values, operands []string) (build.Request, error) 
 	if req.ShmSizeBytes, err = sizeBytes(vs.str("shm-size")); err != nil {
 		errs = append(errs, fmt.Errorf("--shm-size: %w", err))
 	}
+	if err := c.mounts(vs, &req); err != nil {
+		errs = append(errs, err)
+	}
 	plan, err := c.outputPlan(vs)
 	if err != nil {
 		return req, errors.Join(append(errs, err)...)

@@ -74,6 +74,35 @@ func TestRequest(t *testing.T) {
 			},
 		},
 		{
+			name:    "secrets",
+			environ: []string{"TOKEN=t0ken", "both=b0th"},
+			args: []string{
+				"--secret=id=a,src=/file", "--secret", "ID=b,env=TOKEN", "--secret=type=env,id=c,source=TOKEN", "--secret=id=both",
+				"--secret=id=d", "--secret=id=e,src=/file,env=UNSET", `--secret=type=file,id=f,"src=/a,b"`,
+			},
+			want: func(r *build.Request) {
+				r.Secrets = []build.Secret{
+					{ID: "a", Path: "/file"}, {ID: "b", Value: "t0ken"}, {ID: "c", Value: "t0ken"}, {ID: "both", Value: "b0th"},
+					{ID: "d", Path: "d"}, {ID: "e"}, {ID: "f", Path: "/a,b"},
+				}
+			},
+		},
+		{
+			name:    "ssh",
+			environ: []string{"SSH_AUTH_SOCK=/agent"},
+			args:    []string{"--ssh=default", "--ssh", "k=/one,/two", "--ssh=r=/sock,raw=true", "--ssh==/other"},
+			want: func(r *build.Request) {
+				r.Agents = []build.Agent{
+					{ID: "default", Paths: []string{"/agent"}}, {ID: "k", Paths: []string{"/one", "/two"}},
+					{ID: "r", Paths: []string{"/sock"}, Raw: true}, {ID: "default", Paths: []string{"/other"}},
+				}
+			},
+		},
+		{
+			name: "network", args: []string{"--network=none", "--allow=network.host"},
+			want: func(r *build.Request) { r.Network = "none" },
+		},
+		{
 			name:    "environment",
 			environ: []string{"KANIKO_DIR=/k", "DOCKER_CONFIG=/kaniko/.docker/", "UPSTREAM_CLIENT_TYPE=ci", "HOME=/root"},
 			want: func(r *build.Request) {
@@ -191,7 +220,12 @@ func TestRefused(t *testing.T) {
 		{args: []string{"--cache"}, want: "--cache is not supported yet"},
 		{args: []string{"--cache=1"}, want: "--cache is not supported yet"},
 		{args: []string{"--registry-map=a"}, want: `invalid argument "a" for "--registry-map" flag: expected key=value, got "a"`},
-		{args: []string{"--secret=id=x"}, want: "--secret is not supported yet"},
+		{args: []string{"--secret=id=x,value=s3cr3t"}, want: `--secret: unknown key "value"`},
+		{args: []string{"--secret=s3cr3t"}, want: "--secret: a field is not KEY=VALUE"},
+		{args: []string{`--secret=id="s3cr3t`}, want: "--secret: it cannot be split at its commas"},
+		{args: []string{"--secret=src=x"}, want: "--secret: the id is missing"},
+		{args: []string{"--secret=id=x,type=s3cr3t"}, want: "--secret: the type is neither file nor env"},
+		{args: []string{"--ssh=x=/sock,raw=maybe"}, want: "--ssh x: raw=maybe is neither true nor false"},
 		{args: []string{"--target=a,b"}, want: "more than one --target is not supported yet"},
 		{args: []string{"--snapshot-mode=fast"}, want: `invalid argument "fast" for "--snapshot-mode" flag: must be one of full, redo, time`},
 		{args: []string{"--image-format=tar"}, want: `invalid argument "tar" for "--image-format" flag: must be one of docker, oci`},

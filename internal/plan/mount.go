@@ -7,8 +7,8 @@ type Network uint8
 
 // The networks of RUN --network.
 const (
-	NetworkDefault Network = iota // what the user chose for all steps, or else the builder's own
-	NetworkHost                   // the builder's own
+	NetworkDefault Network = iota // the builder's own
+	NetworkHost                   // the same, asked for by name
 	NetworkNone                   // no interface but loopback
 )
 

@@ -39,6 +39,8 @@ type Options struct {
 	Contexts map[string]string
 	// Labels are added to the result's own; they win.
 	Labels map[string]string
+	// Network is what a RUN reaches that does not say, as BuildKit's force-network-mode.
+	Network Network
 	// Hostname, ExtraHosts and ShmSize are passed on to every Run. ShmSize is in bytes, 0 for the default.
 	Hostname   string
 	ExtraHosts []HostEntry

@@ -45,7 +45,7 @@ func (p *planner) run(c *instructions.RunCommand, sources []*stage) error {
 		return err
 	}
 	op := &Run{
-		Args: words, Env: p.runEnv(agent), Dir: dir, User: cfg.User, Mounts: mounts, Files: files, Network: network(c),
+		Args: words, Env: p.runEnv(agent), Dir: dir, User: cfg.User, Mounts: mounts, Files: files, Network: p.network(c),
 		Hostname: p.opts.Hostname, ExtraHosts: p.opts.ExtraHosts, ShmSize: p.opts.ShmSize,
 	}
 	if err := p.budget.spend(len(op.Env) * 16); err != nil {

@@ -244,12 +244,12 @@ func mountError(err error) error {
 }
 
 // network is what the step reaches.
-func network(c *instructions.RunCommand) Network {
+func (p *planner) network(c *instructions.RunCommand) Network {
 	switch instructions.GetNetwork(c) {
 	case instructions.NetworkNone:
 		return NetworkNone
 	case instructions.NetworkHost:
 		return NetworkHost
 	}
-	return NetworkDefault
+	return p.opts.Network
 }

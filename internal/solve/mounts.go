@@ -3,6 +3,7 @@ package solve
 import (
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"strings"
 
@@ -38,18 +39,68 @@ func (s *solver) extras(ctx context.Context, j job, op *plan.Run) (*extras, erro
 		case *plan.SecretMount:
 			err = s.secret(x, p, m.Target)
 		case *plan.SSHMount:
-			src, err = s.agent(p)
+			src = s.agent(p)
 		default:
 			err = fmt.Errorf("unknown kind %T", p)
 		}
 		if err != nil {
-			return nil, fmt.Errorf("RUN --mount: %w", err)
+			return nil, mountError(err)
 		}
 		if src != nil {
 			x.mounts = append(x.mounts, sandbox.Mount{Target: m.Target, Source: src, ReadOnly: m.ReadOnly})
 		}
 	}
 	return x, nil
+}
+
+// mountError says what err is about. What the user can mend keeps its hint.
+func mountError(err error) error {
+	const what = "RUN --mount: "
+	var d *diag.Error
+	if !errors.As(err, &d) {
+		return fmt.Errorf(what+"%w", err)
+	}
+	c := *d
+	c.What = what + strings.TrimPrefix(c.What, what)
+	return &c
+}
+
+// checkGiven makes sure that the user gave every secret and agent that a step requires, before anything runs.
+func (s *solver) checkGiven(g *plan.Graph) error {
+	for _, st := range g.Stages {
+		for _, step := range st.Steps {
+			op, ok := step.Op.(*plan.Run)
+			if !ok {
+				continue
+			}
+			for i := range op.Mounts {
+				if err := s.given(op.Mounts[i].Source); err != nil {
+					return located(step, mountError(err))
+				}
+			}
+		}
+	}
+	return nil
+}
+
+func (s *solver) given(m plan.MountSource) error {
+	switch m := m.(type) {
+	case *plan.SecretMount:
+		if m.Required && !s.parts.Secrets.Has(m.ID) {
+			return &diag.Error{
+				What: fmt.Sprintf("the step requires the secret %q, and there is none", m.ID),
+				Hint: fmt.Sprintf("Give it with --secret id=%s,src=FILE or --secret id=%s,env=VARIABLE.", m.ID, m.ID),
+			}
+		}
+	case *plan.SSHMount:
+		if m.Required && s.parts.Agent(m.ID) == nil {
+			return &diag.Error{
+				What: fmt.Sprintf("the step requires the ssh agent %q, and there is none", m.ID),
+				Hint: fmt.Sprintf("Give it with --ssh %s, or --ssh %s=SOCKET_OR_KEY.", m.ID, m.ID),
+			}
+		}
+	}
+	return nil
 }
 
 // cache is the cache that the step has claimed under id.
@@ -119,20 +170,18 @@ func (s *solver) cacheKey(ctx context.Context, m *plan.CacheMount) (string, erro
 
 // secret adds a secret to x, as a file at target unless that is empty.
 func (s *solver) secret(x *extras, m *plan.SecretMount, target string) error {
-	data, ok, err := s.parts.Secret(m.ID)
-	if err != nil {
-		return err
-	}
-	if !ok && m.Required {
-		return &diag.Error{
-			What: fmt.Sprintf("RUN --mount: the step requires the secret %q, and there is none", m.ID),
-			Hint: fmt.Sprintf("Give it with --secret id=%s,src=FILE or --secret id=%s,env=VARIABLE.", m.ID, m.ID),
+	var data []byte
+	ok := s.parts.Secrets.Has(m.ID)
+	if ok {
+		var err error
+		if data, err = s.parts.Secrets.Read(m.ID); err != nil {
+			return err
 		}
 	}
 	if m.Env != "" {
 		if bytes.IndexByte(data, 0) >= 0 {
 			return &diag.Error{
-				What: fmt.Sprintf("RUN --mount: the secret %q has a zero byte in it and cannot be a variable", m.ID),
+				What: fmt.Sprintf("the secret %q has a zero byte in it and cannot be a variable", m.ID),
 				Hint: "Mount it as a file: leave env out.",
 			}
 		}
@@ -144,19 +193,13 @@ func (s *solver) secret(x *extras, m *plan.SecretMount, target string) error {
 	return nil
 }
 
-// agent is the socket of an agent, or nil if the user gave none and the step can do without.
-func (s *solver) agent(m *plan.SSHMount) (sandbox.MountSource, error) {
+// agent is the socket of an agent, or nil if the user gave none.
+func (s *solver) agent(m *plan.SSHMount) sandbox.MountSource {
 	dial := s.parts.Agent(m.ID)
-	switch {
-	case dial != nil:
-		return &sandbox.Socket{Dial: dial, Mode: m.Owner.Mode, UID: m.Owner.UID, GID: m.Owner.GID}, nil
-	case m.Required:
-		return nil, &diag.Error{
-			What: fmt.Sprintf("RUN --mount: the step requires the ssh agent %q, and there is none", m.ID),
-			Hint: fmt.Sprintf("Give it with --ssh %s, or --ssh %s=SOCKET_OR_KEY.", m.ID, m.ID),
-		}
+	if dial == nil {
+		return nil
 	}
-	return nil, nil //nolint:nilnil // none is an answer here
+	return &sandbox.Socket{Dial: dial, Mode: m.Owner.Mode, UID: m.Owner.UID, GID: m.Owner.GID}
 }
 
 // bind finds the files that a mount shows.

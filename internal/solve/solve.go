@@ -34,6 +34,14 @@ type Sources interface {
 	Tree(ctx context.Context, source *plan.Source) (tree.Tree, error)
 }
 
+// Secrets are what the user gives to steps. They are asked from many goroutines.
+type Secrets interface {
+	// Has says whether there is a secret with this ID.
+	Has(id string) bool
+	// Read returns its value, which must not be changed. What the user can mend is a *diag.Error.
+	Read(id string) ([]byte, error)
+}
+
 // Maker turns changes into a stored layer.
 type Maker interface {
 	// Make reads changes once, to the end. If keep is set, the layer's Source can be read without
@@ -58,9 +66,8 @@ type Parts struct {
 	Bases Bases
 	Maker Maker
 	// Engine opens the sandbox; it is called before the first RUN and may be called more than once.
-	Engine func(ctx context.Context) (sandbox.Engine, error)
-	// Secret returns the value of a secret of the user's; ok says whether there is one. It is called for each mount.
-	Secret func(id string) (value []byte, ok bool, err error)
+	Engine  func(ctx context.Context) (sandbox.Engine, error)
+	Secrets Secrets
 	// Agent returns how to connect to an ssh agent of the user's, or nil if there is none with this id.
 	Agent func(id string) func(ctx context.Context) (net.Conn, error)
 	// Context is the build context.
@@ -95,6 +102,11 @@ func Solve(ctx context.Context, graphs []*plan.Graph, parts Parts) ([]*Result, e
 	s := &solver{
 		parts: parts, slots: make(chan struct{}, max(parts.Jobs, 1)), stages: map[*plan.Stage]*node{}, share: newShare(graphs),
 		held: newParts(parts.Maker), caches: newCaches(),
+	}
+	for _, g := range graphs {
+		if err := s.checkGiven(g); err != nil {
+			return nil, err
+		}
 	}
 	group, ctx := errgroup.WithContext(ctx)
 	for _, g := range graphs {
