@@ -238,3 +238,29 @@ func BenchmarkWrite(b *testing.B) {
 		}
 	}
 }
+
+func TestBytesHashedElsewhere(t *testing.T) {
+	t.Parallel()
+	for name, s := range stores(t) {
+		d := digest.FromString("data")
+		for _, tt := range []struct {
+			want digest.Digest
+			ok   bool
+		}{{"", false}, {"sha256:short", false}, {d, true}} {
+			w, err := s.CreateHashed(t.Context())
+			if err != nil {
+				t.Fatal(err)
+			}
+			if _, err := io.WriteString(w, "data"); err != nil {
+				t.Fatal(err)
+			}
+			got, size, err := w.Commit(tt.want)
+			if (err == nil) != tt.ok || tt.ok && (got != d || size != 4) {
+				t.Errorf("%s: commit %q gives %s, %d, %v", name, tt.want, got, size, err)
+			}
+		}
+		if got := get(t, s, d); got != "data" {
+			t.Errorf("%s: %q", name, got)
+		}
+	}
+}

@@ -146,6 +146,15 @@ func (s *Store) Create(ctx context.Context) (*Writer, error) {
 	return &Writer{ctx: ctx, store: s, file: f, hash: digest.Canonical.Hash()}, nil
 }
 
+// CreateHashed is Create for bytes that somebody else hashes: Commit has to be given their digest, and believes it.
+func (s *Store) CreateHashed(ctx context.Context) (*Writer, error) {
+	w, err := s.Create(ctx)
+	if err == nil {
+		w.hash = nil
+	}
+	return w, err
+}
+
 func (s *Store) tempFile() (*os.File, error) {
 	if s.dir == "" {
 		return s.work.File("blob")
@@ -158,7 +167,7 @@ type Writer struct {
 	ctx   context.Context //nolint:containedctx // io.Writer has no place for it; a Writer lives as long as one transfer
 	store *Store
 	file  *os.File
-	hash  hash.Hash
+	hash  hash.Hash // nil if somebody else hashes
 	size  int64
 	done  bool
 }
@@ -174,7 +183,9 @@ func (w *Writer) Write(p []byte) (int, error) {
 		return 0, context.Cause(w.ctx)
 	}
 	n, err := w.file.Write(p)
-	w.hash.Write(p[:n])
+	if w.hash != nil {
+		w.hash.Write(p[:n])
+	}
 	w.size += int64(n)
 	if err != nil {
 		return n, fmt.Errorf("write blob: %w", err)
@@ -185,7 +196,7 @@ func (w *Writer) Write(p []byte) (int, error) {
 // Size is the number of bytes written so far.
 func (w *Writer) Size() int64 { return w.size }
 
-// Digest is that of the bytes written so far.
+// Digest is that of the bytes written so far. It must not be called if somebody else hashes.
 func (w *Writer) Digest() digest.Digest { return digest.NewDigest(digest.Canonical, w.hash) }
 
 // Commit makes the blob visible under its digest, which it returns with the size in bytes.
@@ -198,7 +209,12 @@ func (w *Writer) Commit(want digest.Digest) (digest.Digest, int64, error) {
 	if w.ctx.Err() != nil {
 		return "", 0, errors.Join(context.Cause(w.ctx), w.Close())
 	}
-	got := w.Digest()
+	got := want
+	if w.hash != nil {
+		got = w.Digest()
+	} else if err := validate(want); err != nil {
+		return "", 0, errors.Join(err, w.Close())
+	}
 	if want != "" && want != got {
 		err := fmt.Errorf("store blob %s: content has digest %s", want, got)
 		return "", 0, errors.Join(err, w.Close())

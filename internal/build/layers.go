@@ -128,7 +128,7 @@ func (b *builder) recompress(ctx context.Context, l solve.Layer) (_ solve.Layer,
 		return l, err
 	}
 	defer func() { err = errors.Join(err, blob.Close()) }()
-	w, err := b.store.Create(ctx)
+	w, err := b.store.CreateHashed(ctx)
 	if err != nil {
 		return l, err
 	}

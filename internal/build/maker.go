@@ -27,7 +27,7 @@ var _ solve.Maker = (*maker)(nil)
 
 // Make implements [solve.Maker].
 func (m *maker) Make(ctx context.Context, changes layer.Changes, keep bool) (_ solve.Layer, err error) {
-	w, err := m.store.Create(ctx)
+	w, err := m.store.CreateHashed(ctx)
 	if err != nil {
 		return solve.Layer{}, err
 	}
@@ -98,7 +98,7 @@ func (r *reopened) open(ctx context.Context) (_ *layer.Image, err error) {
 	if err != nil {
 		return nil, err
 	}
-	if r.image, err = layer.Prepare(ctx, b, r.desc, f); err != nil {
+	if r.image, err = layer.Prepare(ctx, b, r.desc, layer.PrepareOptions{Image: f, Verified: true}); err != nil {
 		return nil, errors.Join(err, f.Close())
 	}
 	return r.image, nil

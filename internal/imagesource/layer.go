@@ -86,7 +86,10 @@ func (l *baseLayer) prepare(ctx context.Context) (im *layer.Image, err error) {
 	defer rc.Close() // read only: nothing to lose
 	r, err := l.keep(ctx, rc, stored)
 	if err == nil {
-		im, err = r.prepare(l, func(r io.Reader) (*layer.Image, error) { return layer.Prepare(ctx, r, l.desc, f) })
+		im, err = r.prepare(l, func(r io.Reader) (*layer.Image, error) {
+			// The registry's client has hashed the blob when it gives io.EOF, and so had it when the blob was stored.
+			return layer.Prepare(ctx, r, l.desc, layer.PrepareOptions{Image: f, Verified: true})
+		})
 	}
 	if err != nil {
 		l.source.disown(f)
@@ -106,7 +109,7 @@ func (l *baseLayer) keep(ctx context.Context, r io.Reader, stored bool) (*downlo
 	if stored || !l.source.keeps() {
 		return &download{r: r}, nil
 	}
-	w, err := l.source.options.Blobs.Create(ctx)
+	w, err := l.source.options.Blobs.CreateHashed(ctx)
 	if err != nil {
 		return nil, fmt.Errorf("store %s: %w", l.title, err)
 	}

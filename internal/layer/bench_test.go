@@ -97,7 +97,7 @@ func BenchmarkPrepare(b *testing.B) {
 			b.SetBytes(l.total)
 			b.ReportAllocs()
 			for b.Loop() {
-				if _, err := layer.Prepare(b.Context(), io.NewSectionReader(blob, 0, w.Size), w.Descriptor, image); err != nil {
+				if _, err := layer.Prepare(b.Context(), io.NewSectionReader(blob, 0, w.Size), w.Descriptor, layer.PrepareOptions{Image: image}); err != nil {
 					b.Fatal(err)
 				}
 			}

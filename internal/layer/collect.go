@@ -4,11 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"hash"
 	"io"
 	"os"
-
-	"github.com/opencontainers/go-digest"
 
 	"hako/internal/tree"
 )
@@ -19,13 +16,12 @@ type collector struct {
 	image *erofsWriter // may be nil
 	file  *os.File
 	bytes int64 // of contents so far
-	hash  hash.Hash
 	buf   []byte
 }
 
 func newCollector(l Limits, file *os.File) (*collector, error) {
 	const bufSize = 128 << 10
-	c := &collector{names: newNames(l), file: file, hash: digest.Canonical.Hash(), buf: make([]byte, bufSize)}
+	c := &collector{names: newNames(l), file: file, buf: make([]byte, bufSize)}
 	if file == nil {
 		return c, nil
 	}
@@ -34,7 +30,7 @@ func newCollector(l Limits, file *os.File) (*collector, error) {
 	return c, err
 }
 
-// content reads exactly size bytes, hashes them, stores them in the image and copies them to also, which may be nil.
+// content reads exactly size bytes, stores them in the image and copies them to also, which may be nil.
 func (c *collector) content(ctx context.Context, ino *inode, r io.Reader, also io.Writer) error {
 	if ino.Size > c.names.limits.TarBytes-c.bytes { // a sum could overflow: the sizes of sparse files are only claims
 		return fmt.Errorf("layer has more than %d bytes of content", c.names.limits.TarBytes)
@@ -47,7 +43,6 @@ func (c *collector) content(ctx context.Context, ino *inode, r io.Reader, also i
 			return err
 		}
 	}
-	c.hash.Reset()
 	for left := ino.Size; left > 0; {
 		if ctx.Err() != nil {
 			return context.Cause(ctx)
@@ -61,7 +56,6 @@ func (c *collector) content(ctx context.Context, ino *inode, r io.Reader, also i
 			return shortContent(err, left)
 		}
 	}
-	ino.content = digest.NewDigest(digest.Canonical, c.hash)
 	return nil
 }
 
@@ -73,7 +67,6 @@ func shortContent(err error, left int64) error {
 }
 
 func (c *collector) chunk(p []byte, also io.Writer) error {
-	c.hash.Write(p)
 	if c.image != nil {
 		if _, err := c.image.Write(p); err != nil {
 			return err

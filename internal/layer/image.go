@@ -4,8 +4,6 @@ import (
 	"io"
 	"os"
 
-	"github.com/opencontainers/go-digest"
-
 	"hako/internal/tree"
 )
 
@@ -35,10 +33,8 @@ type Index struct {
 
 // IndexEntry is one path of a layer.
 type IndexEntry struct {
-	tree.Entry
-	// Content is the digest of a regular file's bytes; empty for everything else.
-	// A Hardlink entry carries its first name's digest, and its metadata, but a Size of zero; see Index.Target.
-	Content digest.Digest
+	tree.Entry // a Hardlink has its first name's metadata, but a Size of zero; see Index.Target
+
 	// Offset is where a regular file's bytes start in Image.File, in bytes; -1 without a file.
 	Offset int64
 	// Implied marks a directory that the layer has no entry for but has entries inside.

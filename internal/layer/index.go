@@ -1,9 +1,12 @@
 package layer
 
 import (
+	"context"
 	"crypto/sha256"
 	"encoding/binary"
+	"fmt"
 	"hash"
+	"io"
 	"maps"
 	"slices"
 	"sort"
@@ -47,20 +50,30 @@ func (ix *Index) Target(e *IndexEntry) *IndexEntry {
 // the bytes lie: paths, types, modes, owners, contents, link targets, device numbers, attributes, whiteouts,
 // opaque marks and implied directories. Equal digests mean equal results of any step that does not look at times.
 // Its encoding is part of cache keys and does not change.
-func (ix *Index) Digest(path string) digest.Digest {
-	h := &keyHash{h: sha256.New()}
+//
+// The contents of the files are read for it, which is why it is not made while a layer is read or written: few layers
+// are ever asked for it, and most of those for a small part.
+func (im *Image) Digest(ctx context.Context, path string) (digest.Digest, error) {
+	h := &keyHash{h: sha256.New(), content: sha256.New(), image: im}
 	h.string("hako layer content 1")
-	part := ix.Below(path)
+	part := im.Index.Below(path)
 	for i := range part {
-		h.entry(ix, &part[i])
+		if ctx.Err() != nil {
+			return "", context.Cause(ctx)
+		}
+		if err := h.entry(&part[i]); err != nil {
+			return "", fmt.Errorf("hash /%s of the layer: %w", part[i].Path, err)
+		}
 	}
-	return digest.NewDigest(digest.SHA256, h.h)
+	return digest.NewDigest(digest.SHA256, h.h), nil
 }
 
 // keyHash hashes values so that different sequences of values never give the same bytes.
 type keyHash struct {
-	h   hash.Hash
-	buf []byte
+	h       hash.Hash
+	content hash.Hash // of one file at a time
+	image   *Image
+	buf     []byte
 }
 
 func (k *keyHash) string(s string) {
@@ -74,7 +87,7 @@ func (k *keyHash) uint(v uint64) {
 	k.h.Write(k.buf)
 }
 
-func (k *keyHash) entry(ix *Index, e *IndexEntry) {
+func (k *keyHash) entry(e *IndexEntry) error {
 	k.string(e.Path)
 	k.uint(uint64(e.Kind))
 	var marks uint64
@@ -86,12 +99,12 @@ func (k *keyHash) entry(ix *Index, e *IndexEntry) {
 	}
 	k.uint(marks)
 	if e.Implied || e.Kind == tree.Whiteout {
-		return // the rest is not the layer's
+		return nil // the rest is not the layer's
 	}
 	k.string(e.Linkname)
 	if e.Kind == tree.Hardlink {
 		// The first name may lie outside the part that is hashed.
-		e = ix.Target(e)
+		e = k.image.Index.Target(e)
 		k.uint(uint64(e.Kind))
 		k.string(e.Linkname)
 	}
@@ -99,10 +112,27 @@ func (k *keyHash) entry(ix *Index, e *IndexEntry) {
 		k.uint(uint64(v))
 	}
 	k.uint(uint64(e.Size)) //nolint:gosec // never negative
-	k.string(string(e.Content))
+	if err := k.file(e); err != nil {
+		return err
+	}
 	k.uint(uint64(len(e.Xattrs)))
 	for _, name := range slices.Sorted(maps.Keys(e.Xattrs)) {
 		k.string(name)
 		k.string(e.Xattrs[name])
 	}
+	return nil
+}
+
+// file hashes the digest of the bytes of e, which is empty for what is no regular file.
+func (k *keyHash) file(e *IndexEntry) error {
+	if e.Kind != tree.Regular {
+		k.string("")
+		return nil
+	}
+	k.content.Reset()
+	if _, err := io.Copy(k.content, k.image.Content(e)); err != nil {
+		return err
+	}
+	k.string(string(digest.NewDigest(digest.SHA256, k.content)))
+	return nil
 }

@@ -48,9 +48,6 @@ func TestIndexIsSearchedInTreeOrder(t *testing.T) {
 	if got := ix.Target(ix.Find("a/z")); got != ix.Find("a/b.c") {
 		t.Errorf("target is %v", got)
 	}
-	if got := ix.Find("a/z").Content; got != digest.FromString("2") {
-		t.Errorf("content of a further name is %s", got)
-	}
 }
 
 // The digest is part of cache keys: if this test has to change, every cache is lost.
@@ -61,7 +58,7 @@ func TestIndexDigestGolden(t *testing.T) {
 		"etc":     "sha256:b9912303d95775d3e1eb17bf3448dd2ad44cfa6888fc1375679c11dfd69abc27",
 		"nothing": "sha256:00d748619a3abb17ce56de4169e9432d3c596758b68c58432a35a79e054f5140",
 	} {
-		if got := indexOf(t, sample()).Digest(path); got != want {
+		if got := digestOf(t, sample(), path); got != want {
 			t.Errorf("%s: %s", path, got)
 		}
 	}
@@ -70,7 +67,7 @@ func TestIndexDigestGolden(t *testing.T) {
 func TestIndexDigestSeesAllButTimes(t *testing.T) {
 	t.Parallel()
 	base := list{dir("d"), reg("d/f", "data"), hard("d/g", "d/f"), sym("d/l", "f"), gone("d/w")}
-	want := indexOf(t, base).Digest(".")
+	want := digestOf(t, base, ".")
 	edit := func(i int, fn func(*tree.Entry)) list {
 		l := append(list(nil), base...)
 		l[i] = l[i].with(fn)
@@ -80,7 +77,7 @@ func TestIndexDigestSeesAllButTimes(t *testing.T) {
 		"time":          edit(1, later),
 		"time of a dir": edit(0, later),
 	} {
-		if indexOf(t, l).Digest(".") != want {
+		if digestOf(t, l, ".") != want {
 			t.Errorf("%s matters", name)
 		}
 	}
@@ -93,7 +90,7 @@ func TestIndexDigestSeesAllButTimes(t *testing.T) {
 		"content": content, "fewer": base[:4], "a copy instead of a link": {dir("d"), reg("d/f", "data"), reg("d/g", "data"), sym("d/l", "f"), gone("d/w")},
 		"empty": nil, "only a directory": base[:1],
 	} {
-		got := indexOf(t, l).Digest(".")
+		got := digestOf(t, l, ".")
 		if other, ok := seen[got]; ok {
 			t.Errorf("%s and %s are the same", name, other)
 		}
@@ -101,7 +98,20 @@ func TestIndexDigestSeesAllButTimes(t *testing.T) {
 	}
 	// A part is known by its own digest, whatever is beside it.
 	more := append(list{reg("a", "x")}, base...)
-	if indexOf(t, more).Digest("d") != indexOf(t, base).Digest("d") {
+	if digestOf(t, more, "d") != digestOf(t, base, "d") {
 		t.Error("what lies beside matters")
 	}
+}
+
+func digestOf(t *testing.T, l list, path string) digest.Digest {
+	t.Helper()
+	w, err := layer.Write(t.Context(), l, io.Discard, layer.WriteOptions{Image: tempFile(t)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	d, err := w.Image.Digest(t.Context(), path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return d
 }

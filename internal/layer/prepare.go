@@ -12,37 +12,45 @@ import (
 	"golang.org/x/sync/errgroup"
 )
 
-// Prepare reads a compressed layer once, verifies it against want while doing so, and writes it to file as an
-// EROFS image. file is emptied first; it stays the caller's. To keep the compressed bytes as well, pass an
-// io.TeeReader that copies them to a blob writer: on success every byte has been read, and on an error
-// nothing should be committed.
+// PrepareOptions says how a layer is read. The zero value lists what is in it.
+type PrepareOptions struct {
+	// Image, if not nil, is emptied and receives the layer as an EROFS image. It stays the caller's.
+	Image *os.File
+	// Verified says that the blob's bytes are known to be those that are wanted: whoever gives them has hashed them
+	// once, or returns an error instead of io.EOF otherwise. The tar is verified nevertheless.
+	Verified bool
+	// Limits bound what the layer may make us do.
+	Limits Limits
+}
+
+// Prepare reads a compressed layer once, verifies it against want while doing so, and makes an image of it.
+// To keep the compressed bytes as well, pass an io.TeeReader that copies them to a blob writer: on success every byte
+// has been read, and on an error nothing should be committed.
 //
 // want.Digest, want.DiffID and want.Size (unless 0) have to match, or the error names what does not.
 // The content of the layer is not trusted: see Limits.
-func Prepare(ctx context.Context, compressed io.Reader, want Descriptor, file *os.File) (*Image, error) {
-	return Limits{}.Prepare(ctx, compressed, want, file)
-}
-
-// Prepare is the function Prepare with these limits.
-func (l Limits) Prepare(ctx context.Context, compressed io.Reader, want Descriptor, file *os.File) (*Image, error) {
-	im, err := l.prepare(ctx, compressed, want, file)
+func Prepare(ctx context.Context, compressed io.Reader, want Descriptor, opts PrepareOptions) (*Image, error) {
+	im, err := opts.prepare(ctx, compressed, want)
 	if err != nil {
 		return nil, fmt.Errorf("read layer %s: %w", want.Digest, err)
 	}
 	return im, nil
 }
 
-func (l Limits) prepare(ctx context.Context, compressed io.Reader, want Descriptor, file *os.File) (*Image, error) {
+func (o PrepareOptions) prepare(ctx context.Context, compressed io.Reader, want Descriptor) (*Image, error) {
 	for _, d := range []digest.Digest{want.Digest, want.DiffID} {
 		if err := d.Validate(); err != nil {
 			return nil, fmt.Errorf("digest %q: %w", string(d), err)
 		}
 	}
-	c, err := newCollector(l, file)
+	c, err := newCollector(o.Limits, o.Image)
 	if err != nil {
 		return nil, err
 	}
-	blob := &verifier{ctx: ctx, r: compressed, hash: want.Digest.Algorithm().Hash(), max: want.Size}
+	blob := &verifier{ctx: ctx, r: compressed, max: want.Size}
+	if !o.Verified {
+		blob.hash = want.Digest.Algorithm().Hash()
+	}
 	g, gctx := errgroup.WithContext(ctx)
 	p := newReadPipe(gctx)
 	diffID := want.DiffID.Algorithm().Hash()
@@ -107,7 +115,7 @@ func (l *limitReader) Read(p []byte) (int, error) {
 	return n, err
 }
 
-// verifier hashes and counts what is read through it.
+// verifier hashes and counts what is read through it; without a hash, it counts only.
 type verifier struct {
 	ctx  context.Context //nolint:containedctx // io.Reader has no place for it; a verifier lives as long as one call
 	r    io.Reader
@@ -122,7 +130,9 @@ func (v *verifier) Read(p []byte) (int, error) {
 		return 0, context.Cause(v.ctx)
 	}
 	n, err := v.r.Read(p)
-	v.hash.Write(p[:n])
+	if v.hash != nil {
+		v.hash.Write(p[:n])
+	}
 	v.n += int64(n)
 	if v.max > 0 && v.n > v.max {
 		return n, fmt.Errorf("blob is larger than the %d bytes that the manifest says", v.max)
@@ -146,6 +156,9 @@ func (v *verifier) verify(want Descriptor, cause error) error {
 	}
 	if want.Size > 0 && v.n != want.Size {
 		return fmt.Errorf("blob has %d bytes, but the manifest says %d", v.n, want.Size)
+	}
+	if v.hash == nil {
+		return nil
 	}
 	if got := digest.NewDigest(want.Digest.Algorithm(), v.hash); got != want.Digest {
 		return fmt.Errorf("blob has digest %s", got)

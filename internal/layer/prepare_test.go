@@ -75,7 +75,7 @@ func TestPrepareRefusesWhatDoesNotMatch(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			_, err := layer.Prepare(t.Context(), bytes.NewReader(c.blob), c.want, tempFile(t))
+			_, err := layer.Prepare(t.Context(), bytes.NewReader(c.blob), c.want, layer.PrepareOptions{Image: tempFile(t)})
 			if err == nil || !strings.Contains(err.Error(), c.err) {
 				t.Fatalf("got %v, want %q", err, c.err)
 			}
@@ -123,7 +123,7 @@ func TestPrepareTakesWhatRegistriesHold(t *testing.T) {
 			var kept bytes.Buffer
 			// Bytes come in small pieces, and are kept on the way as a build keeps base layers.
 			r := io.TeeReader(iotest.OneByteReader(bytes.NewReader(c.blob)), &kept)
-			im, err := layer.Prepare(t.Context(), r, want, tempFile(t))
+			im, err := layer.Prepare(t.Context(), r, want, layer.PrepareOptions{Image: tempFile(t)})
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -156,7 +156,7 @@ func TestPrepareReportsTheReadersError(t *testing.T) {
 	errNet := errors.New("connection reset")
 	for _, n := range []int{0, 3, 500, len(blob)} {
 		r := io.MultiReader(bytes.NewReader(blob[:n]), iotest.ErrReader(errNet))
-		if _, err := layer.Prepare(t.Context(), r, w.Descriptor, tempFile(t)); !errors.Is(err, errNet) {
+		if _, err := layer.Prepare(t.Context(), r, w.Descriptor, layer.PrepareOptions{Image: tempFile(t)}); !errors.Is(err, errNet) {
 			t.Errorf("after %d bytes: %v", n, err)
 		}
 	}
@@ -168,7 +168,7 @@ func TestPrepareEndsWithTheContext(t *testing.T) {
 	errWhy := errors.New("why")
 	ctx, cancel := context.WithCancelCause(t.Context())
 	r := io.TeeReader(bytes.NewReader(blob), writerFunc(func(p []byte) (int, error) { cancel(errWhy); return len(p), nil }))
-	if _, err := layer.Prepare(ctx, r, w.Descriptor, tempFile(t)); !errors.Is(err, errWhy) {
+	if _, err := layer.Prepare(ctx, r, w.Descriptor, layer.PrepareOptions{Image: tempFile(t)}); !errors.Is(err, errWhy) {
 		t.Errorf("got %v", err)
 	}
 }
@@ -185,7 +185,7 @@ func TestPrepareReportsAFullDisk(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer f.Close()
-	if _, err := layer.Prepare(t.Context(), bytes.NewReader(blob), w.Descriptor, f); err == nil {
+	if _, err := layer.Prepare(t.Context(), bytes.NewReader(blob), w.Descriptor, layer.PrepareOptions{Image: f}); err == nil {
 		t.Error("no error")
 	}
 }

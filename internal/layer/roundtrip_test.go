@@ -68,7 +68,7 @@ func TestWriteAndPrepareAgree(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			im, err := layer.Prepare(t.Context(), bytes.NewReader(blob.Bytes()), w.Descriptor, tempFile(t))
+			im, err := layer.Prepare(t.Context(), bytes.NewReader(blob.Bytes()), w.Descriptor, layer.PrepareOptions{Image: tempFile(t)})
 			if err != nil {
 				t.Fatal(err)
 			}

@@ -293,7 +293,7 @@ func TestMemoryIsBounded(t *testing.T) {
 			t.Fatal(err)
 		}
 		_, _ = blob.Seek(0, io.SeekStart)
-		if _, err := layer.Prepare(t.Context(), blob, w.Descriptor, tempFile(t)); err != nil {
+		if _, err := layer.Prepare(t.Context(), blob, w.Descriptor, layer.PrepareOptions{Image: tempFile(t)}); err != nil {
 			t.Fatal(err)
 		}
 		sample()

@@ -316,7 +316,7 @@ func debianTree(t *testing.T) *rootfs.Tree {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { out.Close() })
-	im, err := layer.Prepare(t.Context(), f, layer.Descriptor{MediaType: "application/vnd.oci.image.layer.v1.tar", Digest: sum, DiffID: sum}, out)
+	im, err := layer.Prepare(t.Context(), f, layer.Descriptor{MediaType: "application/vnd.oci.image.layer.v1.tar", Digest: sum, DiffID: sum}, layer.PrepareOptions{Image: out})
 	if err != nil {
 		t.Fatal(err)
 	}

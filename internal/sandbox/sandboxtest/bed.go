@@ -109,7 +109,7 @@ func tarSource(t *testing.T, headers []*tar.Header) rootfs.Source {
 	}
 	id := digest.FromBytes(blob.Bytes())
 	want := layer.Descriptor{MediaType: layer.MediaTypeOCI, Digest: id, DiffID: id}
-	image, err := layer.Prepare(t.Context(), &blob, want, os.NewFile(uintptr(fd), "layer"))
+	image, err := layer.Prepare(t.Context(), &blob, want, layer.PrepareOptions{Image: os.NewFile(uintptr(fd), "layer")})
 	if err != nil {
 		t.Fatalf("prepare a layer: %v", err)
 	}
