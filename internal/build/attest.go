@@ -179,7 +179,7 @@ func (b *builder) list(ctx context.Context, t tree.Tree, g *plan.Graph, d sbom.D
 		b.env.Events.Emit(event.Warning{Message: d.Name + ": " + w})
 	}
 	b.env.Events.Emit(event.Debug{Message: fmt.Sprintf("%s: %d packages", d.Name, len(inventory.Packages))})
-	d.Created, d.Tool = b.created(g), "hako-"+b.req.Attestations.Version
+	d.Created, d.Tool = b.now(g), "hako-"+b.req.Attestations.Version
 	data, err := inventory.SPDX(d)
 	if err != nil {
 		return claim{}, err

@@ -42,6 +42,7 @@ func Build(ctx context.Context, env Env, req Request) (_ *Result, err error) {
 	if req.DryRun {
 		return &Result{}, printPlans(env.Stdout, graphs)
 	}
+	b.latest = b.latestTime(graphs)
 	solved, err := solve.Solve(ctx, graphs, b.parts())
 	if err != nil {
 		return nil, err
@@ -88,7 +89,7 @@ func (b *builder) prepare(ctx context.Context) ([]*plan.Graph, error) {
 func (b *builder) parts() solve.Parts {
 	return solve.Parts{
 		Bases: sources{b.bases}, Maker: b.maker(), Context: b.context.Tree(), Sources: b.trees, Events: b.env.Events, Now: b.env.Now,
-		Jobs:    b.req.jobs(),
+		Jobs: b.req.jobs(), Latest: b.latest,
 		Engine:  func(context.Context) (sandbox.Engine, error) { return b.engine, nil },
 		Spool:   b.spool,
 		Secrets: b.secrets, Agent: b.agents.Dial,

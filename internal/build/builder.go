@@ -45,6 +45,9 @@ type builder struct {
 	started    time.Time
 	invocation string
 
+	// latest, if not nil, is the time that no file of a new layer may be younger than. It is set before the first is made.
+	latest *time.Time
+
 	closers []func() error // in the order of opening
 }
 
@@ -185,7 +188,7 @@ func (b *builder) maker() *maker {
 	if b.req.Squash != SquashNone {
 		opts = layer.WriteOptions{Compression: layer.Uncompressed, Docker: true}
 	}
-	return &maker{store: b.store, dir: b.dir, opts: opts, life: b.life}
+	return &maker{store: b.store, dir: b.dir, opts: opts, life: b.life, latest: b.latest}
 }
 
 // spool makes an empty file without a name.

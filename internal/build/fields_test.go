@@ -55,6 +55,7 @@ func waiting() map[string]string {
 		"registry.Options.RetryDelay": "for tests; the default holds", "registry.Options.IdleTimeout": "for tests; the default holds",
 		"registry.Options.Transfers":   "no flag; the default holds",
 		"filecopy.Request.MaxUnpacked": "no flag; the default holds",
+		"plan.Options.ContextTime":     "contexts are directories",
 		"sandbox.Step.Stdin":           "a step reads /dev/null",
 	}
 }

@@ -39,15 +39,11 @@ type finished struct {
 
 // finish does to a result what the user wants done to whole images: it merges layers, and gives those of the base image
 // another compression.
-func (b *builder) finish(ctx context.Context, r *solve.Result, now time.Time) (*finished, error) {
+func (b *builder) finish(ctx context.Context, g *plan.Graph, r *solve.Result) (*finished, error) {
 	f := &finished{stage: r.Stage, config: image.Clone(&r.Stage.Config), layers: r.Layers, files: r.Files}
-	for i, t := range r.Created {
-		if h := &f.config.History[i]; h.Created == nil {
-			h.Created = utc(t)
-		}
-	}
+	stampHistory(&f.config, g, r)
 	if b.req.Squash != SquashNone {
-		if err := b.squash(ctx, r, f, now); err != nil {
+		if err := b.squash(ctx, r, f, b.now(g)); err != nil {
 			return nil, err
 		}
 	}

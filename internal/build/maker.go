@@ -5,6 +5,7 @@ import (
 	"errors"
 	"io"
 	"sync"
+	"time"
 
 	"hako/internal/blob"
 	"hako/internal/layer"
@@ -21,6 +22,8 @@ type maker struct {
 	opts  layer.WriteOptions
 	// life is the context of the build: files of a layer are read after the step that made it, and after all steps.
 	life context.Context //nolint:containedctx // a tree.Tree has no place for it
+	// latest, if not nil, is the time that no file of a layer may be younger than.
+	latest *time.Time
 }
 
 var _ solve.Maker = (*maker)(nil)
@@ -37,6 +40,9 @@ func (m *maker) Make(ctx context.Context, changes layer.Changes, keep bool) (_ s
 		if opts.Image, err = m.dir.ExecFile("layer"); err != nil {
 			return solve.Layer{}, err
 		}
+	}
+	if m.latest != nil {
+		changes = layer.Until(changes, *m.latest, nil)
 	}
 	seen := &accountFiles{Changes: changes, files: map[string][]byte{}}
 	written, err := layer.Write(ctx, seen, w, opts)

@@ -38,6 +38,9 @@ type Request struct {
 	// ExtraHosts are --add-host entries, name and address; Hostname is the steps' host name; ShmSizeBytes their /dev/shm.
 	ExtraHosts   []KeyValue
 	ShmSizeBytes int64
+	// RewriteTimestamp says that no file of a new layer may be younger than SOURCE_DATE_EPOCH, which is a build argument.
+	// Reproducible says the same, and that all times are zero if there is no epoch.
+	RewriteTimestamp, Reproducible bool
 	// DryRun says to print the plan to Env.Stdout and build nothing.
 	DryRun bool
 	// Jobs bounds how many steps run at the same time; 0 leaves it to the machine's cores and the memory limit.

@@ -4,7 +4,6 @@ import (
 	"context"
 	"io"
 	"slices"
-	"time"
 
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
@@ -23,7 +22,7 @@ func (b *builder) assemble(ctx context.Context, graphs []*plan.Graph, solved []*
 	done := make([]*finished, len(solved))
 	for i, r := range solved {
 		var err error
-		if done[i], err = b.finish(ctx, r, b.created(graphs[i])); err != nil {
+		if done[i], err = b.finish(ctx, graphs[i], r); err != nil {
 			return nil, err
 		}
 	}
@@ -33,7 +32,7 @@ func (b *builder) assemble(ctx context.Context, graphs []*plan.Graph, solved []*
 	}
 	out := &output.Result{}
 	for i, f := range done {
-		im, err := b.image(f, b.created(graphs[i]), format)
+		im, err := b.image(graphs[i], f, format)
 		if err != nil {
 			return nil, err
 		}
@@ -62,21 +61,15 @@ func (b *builder) assemble(ctx context.Context, graphs []*plan.Graph, solved []*
 	return out, nil
 }
 
-// created is the time of what is made: now, unless the user fixed it.
-func (b *builder) created(g *plan.Graph) time.Time {
-	if g.Created != nil {
-		return *g.Created
-	}
-	return b.env.Now()
-}
-
 // image makes the image of one platform.
-func (b *builder) image(f *finished, created time.Time, format image.Format) (*output.Image, error) {
+func (b *builder) image(g *plan.Graph, f *finished, format image.Format) (*output.Image, error) {
 	descriptors := make([]layer.Descriptor, len(f.layers))
 	for i, l := range f.layers {
 		descriptors[i] = l.Descriptor
 	}
-	made, err := image.Assemble(&f.config, descriptors, image.Metadata{Format: format, Created: created, Annotations: b.req.Annotations})
+	made, err := image.Assemble(&f.config, descriptors, image.Metadata{
+		Format: format, Created: b.created(g, &f.config), Timeless: b.timeless(g), Annotations: b.req.Annotations,
+	})
 	if err != nil {
 		return nil, err
 	}

@@ -31,7 +31,7 @@ type outputSpec struct {
 // optionsOf are the options of each kind of output, by kind.
 func optionsOf() map[string][]string {
 	files := []string{"dest", "src", "platform-split", "mode"}
-	picture := []string{"name", "compression", "compression-level", "force-compression", "oci-mediatypes", "annotation"}
+	picture := []string{"name", "compression", "compression-level", "force-compression", "oci-mediatypes", "rewrite-timestamp", "annotation"}
 	return map[string][]string{
 		"local":     files,
 		"tar":       files,
@@ -141,6 +141,7 @@ type imageOptions struct {
 	compression string
 	level       string
 	force       string
+	rewrite     string
 	annotations image.Annotations
 	said        map[*string]string
 }
@@ -292,7 +293,7 @@ func (p *outputPlan) addImage(o *outputSpec) error {
 			return err
 		}
 	}
-	for key, field := range map[string]*string{"oci-mediatypes": &p.image.format, "force-compression": &p.image.force} {
+	for key, field := range map[string]*string{"oci-mediatypes": &p.image.format, "force-compression": &p.image.force, "rewrite-timestamp": &p.image.rewrite} {
 		if _, ok := o.options[key]; !ok {
 			continue
 		}
@@ -398,6 +399,7 @@ func (p *outputPlan) request(vs *values, req *build.Request) error {
 	req.Compression = firstSet(p.image.compression, vs.str("compression"))
 	req.CompressionLevel, _ = strconv.Atoi(p.image.level) // it was checked; none is 0
 	req.ForceCompression = p.image.force == "true"
+	req.RewriteTimestamp = p.image.rewrite == "true" || vs.bool("rewrite-timestamp")
 	req.Registry.InsecureRegistries = append(req.Registry.InsecureRegistries, p.insecure...)
 	return nil
 }

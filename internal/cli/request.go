@@ -18,11 +18,13 @@ func (c *command) request(vs *values, operands []string) (build.Request, error) 
 	req := build.Request{
 		Context: vs.str("context"), ContextSubPath: vs.str("context-sub-path"), Dockerfile: vs.str("dockerfile"),
 		DryRun: vs.bool("dryrun"), NoCache: vs.bool("no-cache"),
-		WorkDir:       firstSet(vs.str("kaniko-dir"), c.getenv("KANIKO_DIR")),
-		Jobs:          vs.int("jobs"),
-		Sandbox:       c.sandbox(vs),
-		BuildArgs:     c.buildArgs(vs.list("build-arg")),
-		Labels:        pairs(vs.list("label"), "="),
+		WorkDir:   firstSet(vs.str("kaniko-dir"), c.getenv("KANIKO_DIR")),
+		Jobs:      vs.int("jobs"),
+		Sandbox:   c.sandbox(vs),
+		BuildArgs: c.buildArgs(vs.list("build-arg")),
+		Labels:    pairs(vs.list("label"), "="),
+
+		Reproducible:  vs.bool("reproducible"),
 		NamedContexts: pairs(vs.list("build-context"), "="),
 		Registry:      c.registry(vs),
 	}
@@ -34,6 +36,9 @@ func (c *command) request(vs *values, operands []string) (build.Request, error) 
 	}
 	var err error
 	var errs []error
+	if err := c.epoch(vs, req.BuildArgs); err != nil {
+		errs = append(errs, err)
+	}
 	if req.Target, err = target(vs.list("target")); err != nil {
 		errs = append(errs, err)
 	}
@@ -103,6 +108,24 @@ func (c *command) buildArgs(given []string) map[string]string {
 		args[name] = v
 	}
 	return args
+}
+
+// epoch makes --source-date-epoch, or else the variable SOURCE_DATE_EPOCH, a build argument.
+func (c *command) epoch(vs *values, args map[string]string) error {
+	const name = "SOURCE_DATE_EPOCH"
+	given, isGiven := args[name]
+	if list := vs.list("source-date-epoch"); len(list) > 0 {
+		text := vs.str("source-date-epoch")
+		if isGiven && given != text {
+			return fmt.Errorf("--source-date-epoch=%s and --build-arg %s=%s differ", text, name, given)
+		}
+		args[name] = text
+		return nil
+	}
+	if text, ok := c.vars[name]; ok && !isGiven {
+		args[name] = text
+	}
+	return nil
 }
 
 func pairs(given []string, sep string) []build.KeyValue {

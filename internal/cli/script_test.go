@@ -63,6 +63,7 @@ func realMain() int {
 //	annotations REF           prints the annotations of an index and of each manifest in it, or of a manifest
 //	history REF               prints the history of an image, a line for each entry: "layer" or "empty", and what made it
 //	digest REF                prints the digest that the registry has for REF
+//	times REF                 prints the times of an image, of its history and of the files in its layers
 //	minibase REF              pushes the small base image, which has a shell; skips where there is no go command
 func TestScript(t *testing.T) {
 	t.Parallel()
@@ -78,7 +79,7 @@ func TestScript(t *testing.T) {
 			return pushBase(host + "/base:1")
 		},
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
-			"exits": exits, "image": printImage, "digest": printDigest, "index": printIndex,
+			"exits": exits, "times": printTimes, "image": printImage, "digest": printDigest, "index": printIndex,
 			"media": printMedia, "annotations": printAnnotations, "history": printHistory, "minibase": minibaseCommand(t),
 		},
 		RequireExplicitExec: true,

@@ -110,8 +110,11 @@ type MkdirRequest struct {
 	Path string
 	// User is the USER text that owns what is made; empty for root.
 	User string
-	// Now is the time of what is made.
+	// Now is the time of what is made, and of what it is made in.
 	Now time.Time
+	// Created, if not nil, is that of the directory itself if it is made. Its parents have Now in any case: as in BuildKit,
+	// they change when it is made in them.
+	Created *time.Time
 }
 
 // Mkdir makes a directory and all its parents that are missing, 0755 and owned by the user. What exists stays as it is.
@@ -129,7 +132,7 @@ func Mkdir(ctx context.Context, req *MkdirRequest) (*Changes, error) {
 	}
 	p, err := tree.Resolve(d, req.Path, true)
 	if err == nil {
-		_, err = d.mkdirAll(p, 0o755, own)
+		err = d.workdir(p, own, req.Created)
 	}
 	if err != nil {
 		return nil, &diag.Error{

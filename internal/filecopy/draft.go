@@ -215,6 +215,16 @@ func (d *draft) mkdirAll(p string, mode uint32, o *owner) (*node, error) {
 	return n, nil
 }
 
+// workdir makes the directory at the literal path p and all its parents that are missing. If it is made and created is
+// not nil, that is its time.
+func (d *draft) workdir(p string, o *owner, created *time.Time) error {
+	n, err := d.mkdirAll(p, 0o755, o)
+	if err == nil && n.fresh && created != nil {
+		n.meta.setTime(*created)
+	}
+	return err
+}
+
 // notDirectoryError is a path of the stage that has to be a directory and is something else.
 type notDirectoryError struct{ path string }
 

@@ -27,6 +27,8 @@ type Metadata struct {
 	Format Format
 	// Created is the time of the image, and of each history entry that has none. Its zero value leaves them out.
 	Created time.Time
+	// Timeless makes the year 1 the time of the image and of all its history, as kaniko's --reproducible does.
+	Timeless bool
 	// Annotations are put on the documents of the platform that the configuration names. Docker's format has none.
 	Annotations Annotations
 }
@@ -115,7 +117,10 @@ func complete(c *Config, layers []layer.Descriptor, meta Metadata) (*Config, err
 		if !h.EmptyLayer {
 			filled++
 		}
-		if h.Created == nil && !meta.Created.IsZero() {
+		switch {
+		case meta.Timeless:
+			h.Created = &time.Time{}
+		case h.Created == nil && !meta.Created.IsZero():
 			h.Created = utc(meta.Created)
 		}
 	}
@@ -123,7 +128,10 @@ func complete(c *Config, layers []layer.Descriptor, meta Metadata) (*Config, err
 		return nil, fmt.Errorf("the history tells of %d layers, the image has %d", filled, len(layers))
 	}
 	full.Created = nil
-	if !meta.Created.IsZero() {
+	switch {
+	case meta.Timeless:
+		full.Created = &time.Time{}
+	case !meta.Created.IsZero():
 		full.Created = utc(meta.Created)
 	}
 	return &full, nil

@@ -7,7 +7,6 @@ import (
 	"maps"
 	"math"
 	"slices"
-	"strconv"
 	"strings"
 	"time"
 
@@ -156,24 +155,6 @@ func newBuilder(file *dockerfile.File, opts Options, resolver Resolver) (*builde
 	return b, b.newLinter()
 }
 
-// readEpoch takes SOURCE_DATE_EPOCH from the build arguments or from an ARG before the first FROM.
-func (b *builder) readEpoch() error {
-	v, ok := b.opts.BuildArgs["SOURCE_DATE_EPOCH"]
-	if !ok {
-		v, _ = b.globals.Get("SOURCE_DATE_EPOCH")
-	}
-	if v == "" {
-		return nil
-	}
-	sec, err := strconv.ParseInt(v, 10, 64)
-	if err != nil {
-		return &diag.Error{What: fmt.Sprintf("SOURCE_DATE_EPOCH=%s is not supported yet", v), Hint: "Give a number of seconds since 1970."}
-	}
-	t := time.Unix(sec, 0).UTC()
-	b.epoch = &t
-	return nil
-}
-
 // parse makes the stages out of the file, with FROM and the ARGs before it expanded.
 func (b *builder) parse() error {
 	stages, args, err := b.file.Instructions(b.lint)
@@ -192,7 +173,7 @@ func (b *builder) parse() error {
 	if err := b.readGlobalArgs(args); err != nil {
 		return err
 	}
-	if err := b.readEpoch(); err != nil {
+	if err := b.readEpoch(args); err != nil {
 		return err
 	}
 	b.noteDeclared(stages, args)

@@ -169,7 +169,7 @@ func (p *planner) workdir(c *instructions.WorkdirCommand) error {
 	if cfg.WorkingDir == "/" {
 		return p.config(text)
 	}
-	return p.commit(text, &Mkdir{Path: path.Clean(cfg.WorkingDir), User: cfg.User})
+	return p.commit(text, &Mkdir{Path: path.Clean(cfg.WorkingDir), User: cfg.User, Created: copyTime(p.epoch)})
 }
 
 // resolvePath is where dir leads from cur, in the way of WORKDIR: an absolute path is taken as written.

@@ -32,6 +32,11 @@ func (v *variables) set(key, value string) {
 	v.sorted = nil
 }
 
+func (v *variables) unset(key string) {
+	delete(v.values, key)
+	v.sorted = nil
+}
+
 // Get returns the value of key and whether it is set.
 func (v *variables) Get(key string) (string, bool) {
 	x, ok := v.values[key]

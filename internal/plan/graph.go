@@ -192,6 +192,8 @@ type From struct {
 type Mkdir struct {
 	// Path is absolute. User is the USER text that the new directory belongs to, empty for root.
 	Path, User string
+	// Created is the time of what is made; nil means now.
+	Created *time.Time
 }
 
 func (*Run) op()   {}

@@ -2,6 +2,7 @@ package plan
 
 import (
 	"context"
+	"time"
 
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 )
@@ -28,6 +29,9 @@ type Options struct {
 	BuildPlatform ocispec.Platform
 	// Several says that this is one of several plans of a Dockerfile: IDs of steps then name the platform.
 	Several bool
+	// ContextTime is the time of the commit or of the file that the build context is, for SOURCE_DATE_EPOCH=context;
+	// nil for a directory.
+	ContextTime *time.Time
 	// IgnorePatterns are those of .dockerignore. A COPY of what they leave out is worth a warning.
 	IgnorePatterns []string
 	// Warn is called for each warning, in the order of lines, at the end of the planning, even if that fails.

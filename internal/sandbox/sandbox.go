@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"time"
 
 	"github.com/opencontainers/go-digest"
 
@@ -69,6 +70,9 @@ type Step struct {
 	// Files are read-only files shown to the step only: heredoc scripts below /dev/pipes, secrets. No disk holds them.
 	Files   []File
 	Network Network
+	// Latest, if not nil, is a time that nothing the step leaves may be younger than, neither in its changes nor for
+	// steps that stand on them: what is younger gets this time when the changes have been read.
+	Latest *time.Time
 	// ShmSize is the size of /dev/shm in bytes; 0 means 64 MiB.
 	ShmSize int64
 	// Stdin may be nil: /dev/null. Stdout and Stderr receive raw bytes as they come; neither may be nil.

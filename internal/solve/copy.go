@@ -72,7 +72,9 @@ func (s *solver) mkdir(ctx context.Context, j job, op *plan.Mkdir) (*state, erro
 	if err != nil {
 		return nil, err
 	}
-	changes, err := filecopy.Mkdir(ctx, &filecopy.MkdirRequest{Below: below, Path: op.Path, User: op.User, Now: s.parts.Now()})
+	changes, err := filecopy.Mkdir(ctx, &filecopy.MkdirRequest{
+		Below: below, Path: op.Path, User: op.User, Now: s.parts.Now(), Created: op.Created,
+	})
 	if err != nil {
 		return nil, err
 	}

@@ -41,7 +41,7 @@ func (s *solver) exec(ctx context.Context, j job, op *plan.Run) (*state, error) 
 		Name: j.step.ID, Lowers: j.cur.stack.Lowers(),
 		Args: op.Args, Env: withHome(withSecrets(op.Env, x.env), user.Home), Dir: op.Dir,
 		User:     sandbox.User{UID: user.UID, GID: user.GID, Groups: user.Groups},
-		Hostname: op.Hostname, ExtraHosts: hosts(op.ExtraHosts), Mounts: x.mounts, Files: x.files, ShmSize: op.ShmSize,
+		Hostname: op.Hostname, ExtraHosts: hosts(op.ExtraHosts), Mounts: x.mounts, Files: x.files, ShmSize: op.ShmSize, Latest: s.parts.Latest,
 		Network: network(op.Network), Stdout: out, Stderr: errs,
 	})
 	out.flush()

@@ -79,6 +79,8 @@ type Parts struct {
 	Made   func(Layer)
 	Events event.Sink
 	Now    func() time.Time
+	// Latest, if not nil, is the time that no file of a new layer may be younger than.
+	Latest *time.Time
 	// Jobs bounds how many steps run at the same time; at least 1.
 	Jobs int
 }

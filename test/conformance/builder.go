@@ -75,8 +75,12 @@ func (b *BuildKit) args(job Job, archive string) []string {
 		"--addr", b.Addr, "build", "--progress=plain", "--no-cache", "--frontend=dockerfile.v0",
 		"--local", "context=" + job.Context, "--local", "dockerfile=" + filepath.Join(job.Context, dir),
 		"--opt", "filename=" + name, "--opt", "platform=" + c.Args.Platform,
-		"--output", "type=oci,dest=" + archive,
 	}
+	output := "type=oci,dest=" + archive
+	if c.Args.RewriteTimestamp {
+		output += ",rewrite-timestamp=true"
+	}
+	args = append(args, "--output", output)
 	if c.Args.Target != "" {
 		args = append(args, "--opt", "target="+c.Args.Target)
 	}

@@ -26,6 +26,8 @@ type Case struct {
 	Failure *Failure
 	// Refused is set if hako has to fail although BuildKit does not: see README.md.
 	Refused *Failure
+	// Times says that the times of the configuration and of its history are compared.
+	Times bool
 	// Kept are attributes that hako's result has to have although BuildKit loses them.
 	Kept []Xattr
 	// Images are what the Dockerfile can stand on, by repository name.
@@ -45,6 +47,8 @@ type Args struct {
 	Dockerfile string
 	Target     string
 	Platform   string
+	// RewriteTimestamp says that no file may be younger than SOURCE_DATE_EPOCH.
+	RewriteTimestamp bool
 	// BuildArgs and Labels are "name=value" each.
 	BuildArgs, Labels []string
 	// Contexts are named contexts, "name=place"; "@x" as a place is a directory of the case, "oci-layout://@x…" a layout.
@@ -142,6 +146,9 @@ func (c *Case) addLine(l line) error {
 		}
 		c.rules = append(c.rules, l)
 		return nil
+	case "times":
+		c.Times = true
+		return nil
 	case "kept":
 		if len(l.words) != 4 {
 			return fmt.Errorf("kept: want a path, a name and a value")
@@ -185,6 +192,8 @@ func (a *Args) parse(words []string) error {
 			a.Platform = value
 		case "--build-context":
 			a.Contexts = append(a.Contexts, value)
+		case "--rewrite-timestamp":
+			a.RewriteTimestamp = value == "true"
 		case "--file":
 			a.Dockerfile = value
 		default:

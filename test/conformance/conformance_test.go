@@ -237,6 +237,9 @@ func (s *suite) build(t *testing.T, c *Case) (*Expectation, *BuildError) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	if !c.Times {
+		e.dropTimes()
+	}
 	return e, nil
 }
 

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"strings"
+	"time"
 
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 )
@@ -19,7 +20,9 @@ type Expectation struct {
 	Layers int `json:"layers"`
 	// Config is the configuration without times, layers and history.
 	Config map[string]any `json:"config,omitempty"`
-	// History has the entries as the configuration has them, without times.
+	// Created is the time of the image, if the case compares times.
+	Created string `json:"created,omitempty"`
+	// History has the entries as the configuration has them, without times unless the case compares them.
 	History []any `json:"history,omitempty"`
 	// Tree says how the file tree differs from Base's.
 	Tree []string `json:"tree,omitempty"`
@@ -40,8 +43,8 @@ func DescribeAll(results map[string]*Result, images map[string][]v1.Image, names
 	return all, nil
 }
 
-// Describe turns a result into what is compared. images are those that the result can stand on;
-// names says what to call contents that change from machine to machine.
+// Describe turns a result into what is compared, see dropTimes.
+// images are those that the result can stand on; names says what to call contents that change from machine to machine.
 func Describe(r *Result, images map[string][]v1.Image, names map[string]string) (*Expectation, error) {
 	e := &Expectation{Config: map[string]any{}}
 	var under int
@@ -68,13 +71,37 @@ func Describe(r *Result, images map[string][]v1.Image, names map[string]string) 
 			e.Config[k] = v
 		}
 	}
+	if c, ok := r.Config["created"].(string); ok {
+		e.Created = nowOr(c)
+	}
+	for _, h := range e.History {
+		if m, ok := h.(map[string]any); ok {
+			if c, ok := m["created"].(string); ok {
+				m["created"] = nowOr(c)
+			}
+		}
+	}
+	dropEmpty(e.Config)
+	return e, nil
+}
+
+// nowOr is text, a time, or "now" if the build was then.
+func nowOr(text string) string {
+	t, err := time.Parse(time.RFC3339Nano, text)
+	if err == nil && isNow(t) {
+		return "now"
+	}
+	return text
+}
+
+// dropTimes removes the times of the configuration and of its history.
+func (e *Expectation) dropTimes() {
+	e.Created = ""
 	for _, h := range e.History {
 		if m, ok := h.(map[string]any); ok {
 			delete(m, "created")
 		}
 	}
-	dropEmpty(e.Config)
-	return e, nil
 }
 
 // dropEmpty removes null members: an absent value and a null mean the same.

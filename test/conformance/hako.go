@@ -64,6 +64,8 @@ func (h *Hako) request(job Job) (build.Env, build.Request) {
 		Platforms:  strings.Split(a.Platform, ","),
 		Outputs:    build.Outputs{NoPush: true, OCILayoutPath: job.Out},
 		WorkDir:    h.WorkDir,
+
+		RewriteTimestamp: a.RewriteTimestamp,
 	}
 	for _, arg := range a.BuildArgs {
 		name, value, _ := strings.Cut(arg, "=")

@@ -11,6 +11,7 @@ import (
 	"sort"
 	"strconv"
 	"strings"
+	"time"
 	"unicode/utf8"
 )
 
@@ -177,11 +178,14 @@ func describeContent(s string, names map[string]string) string {
 
 // describeTime says when the file was changed, to the second, or "now" if the build did it.
 func describeTime(h *tar.Header) string {
-	if h.ModTime.Year() >= 2025 {
+	if isNow(h.ModTime) {
 		return "now"
 	}
 	return h.ModTime.UTC().Format("2006-01-02T15:04:05Z")
 }
+
+// isNow tells times of builds from those that cases set.
+func isNow(t time.Time) bool { return t.Year() >= 2025 }
 
 const xattrRecord = "SCHILY.xattr."
 

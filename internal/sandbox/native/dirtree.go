@@ -122,6 +122,21 @@ func (t *dirTree) Lstat(p string) (tree.Entry, error) {
 	return e, t.xattrsLocked(&e, name)
 }
 
+// setTime gives what is at p this time; a link is not followed.
+func (t *dirTree) setTime(p string, to time.Time) error {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	dir, name := split(p)
+	if err := t.openLocked(dir); err != nil {
+		return pathError("open", dir, err)
+	}
+	times := []unix.Timespec{{Nsec: unix.UTIME_OMIT}, {Sec: to.Unix(), Nsec: int64(to.Nanosecond())}}
+	if err := unix.UtimesNanoAt(t.fd, name, times, unix.AT_SYMLINK_NOFOLLOW); err != nil {
+		return pathError("utimensat", p, err)
+	}
+	return nil
+}
+
 // kindOf is the type of what st describes; an overlay's whiteout is a character device 0:0.
 func kindOf(st *unix.Stat_t) tree.Kind {
 	switch st.Mode & unix.S_IFMT {

@@ -7,6 +7,7 @@ import (
 	"runtime"
 	"sync"
 	"syscall"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -177,6 +178,24 @@ func (s *step) Changes(write func(layer.Changes) error) error {
 	}}
 	defer lower.close()
 	return write(layer.Diff(upper, lower))
+}
+
+// SetTime implements [remote.Step].
+func (s *step) SetTime(paths []string, to time.Time) error {
+	if s.upper == "" {
+		return fmt.Errorf("set times of %s: %w", s.req.Name, errBadRequest)
+	}
+	upper, err := openDirTree(s.upper)
+	if err != nil {
+		return err
+	}
+	defer upper.close()
+	for _, p := range paths {
+		if err := upper.setTime(p, to); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // Keep implements [remote.Step].

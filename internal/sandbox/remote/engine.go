@@ -194,6 +194,7 @@ func (e *Engine) request(step *job) *Run {
 		Hostname: step.Hostname, ResolvConf: e.options.ResolvConf,
 		Lowers: lowerIDs(step.Lowers), Mounts: step.mounts, Files: step.Files,
 		ShmSize: step.ShmSize, Stdin: step.Stdin != nil, NoNetwork: step.Network == sandbox.NetworkNone,
+		Latest: step.Latest,
 	}
 	if r.Hostname == "" {
 		r.Hostname = sandbox.DefaultHostname

@@ -1,6 +1,8 @@
 package remote
 
 import (
+	"time"
+
 	"hako/internal/rootfs"
 	"hako/internal/sandbox"
 )
@@ -44,6 +46,7 @@ type Run struct {
 	Mounts     []StepMount
 	Files      []sandbox.File
 	NoNetwork  bool
+	Latest     *time.Time
 	ShmSize    int64
 	Stdin      bool
 

@@ -7,10 +7,12 @@ import (
 	"os"
 	"slices"
 	"sync"
+	"time"
 
 	"hako/internal/layer"
 	"hako/internal/rootfs"
 	"hako/internal/sandbox/child"
+	"hako/internal/tree"
 )
 
 // Kernel is what runs steps in a child. It is used from many goroutines.
@@ -34,7 +36,9 @@ type Step interface {
 	Kill()
 	// Changes calls write with what a step that succeeded changed.
 	Changes(write func(layer.Changes) error) error
-	// Keep makes what the step wrote the lower id. It comes after Changes.
+	// SetTime gives the files and directories at paths, which Changes told of, this time. It comes after Changes.
+	SetTime(paths []string, to time.Time) error
+	// Keep makes what the step wrote the lower id. It comes after Changes and SetTime.
 	Keep(id string) error
 	// Release drops everything of the step that was not kept.
 	Release()
@@ -51,7 +55,7 @@ var errBadRequest = errors.New("request makes no sense")
 // Serve answers the builder that started this process until it closes the connection. boot is called by the first request,
 // with what the engine sent; it owns files.
 func Serve(boot func(options []byte, files []*os.File) (Kernel, error)) error {
-	return child.Serve[Request, Response](&server{bootKernel: boot, steps: map[uint64]Step{}})
+	return child.Serve[Request, Response](&server{bootKernel: boot, steps: map[uint64]*running{}})
 }
 
 // server is the serving side of the protocol.
@@ -60,7 +64,14 @@ type server struct {
 	kernel     Kernel // set by the first request
 
 	mu    sync.Mutex // guards steps
-	steps map[uint64]Step
+	steps map[uint64]*running
+}
+
+// running is a step until it is released.
+type running struct {
+	Step
+	latest *time.Time
+	late   []string // what Changes told of that was younger than latest
 }
 
 // Accept implements [child.Server].
@@ -68,7 +79,7 @@ func (s *server) Accept(req *Request) bool {
 	if req.Run != nil && s.kernel != nil {
 		// Before the next request is read, which may be its kill.
 		s.mu.Lock()
-		s.steps[req.Run.Step] = s.kernel.NewStep(req.Run)
+		s.steps[req.Run.Step] = &running{Step: s.kernel.NewStep(req.Run), latest: req.Run.Latest}
 		s.mu.Unlock()
 	}
 	return req.Boot != nil // nothing else makes sense before
@@ -103,7 +114,7 @@ func (s *server) Handle(req *Request, files []*os.File, res *Response) error {
 		if err != nil {
 			return err
 		}
-		return step.Keep(req.Keep.ID)
+		return step.keep(req.Keep.ID)
 	case req.Release != nil:
 		s.release(req.Release.Step)
 		return nil
@@ -129,7 +140,7 @@ func (s *server) boot(options []byte, files []*os.File) error {
 	return nil
 }
 
-func (s *server) step(id uint64) (Step, error) {
+func (s *server) step(id uint64) (*running, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	step, ok := s.steps[id]
@@ -184,11 +195,32 @@ func (s *server) changes(id uint64, w *os.File) (err error) {
 		return err
 	}
 	return step.Changes(func(c layer.Changes) error {
+		if step.latest != nil {
+			c = layer.Until(c, *step.latest, step.note)
+		}
 		if err := layer.Encode(context.Background(), w, c); err != nil {
 			return fmt.Errorf("send the changes of step %d: %w", id, err)
 		}
 		return nil
 	})
+}
+
+// note remembers an entry whose time was changed on its way to the builder.
+func (r *running) note(e *tree.Entry) {
+	if e.Kind != tree.Whiteout {
+		r.late = append(r.late, e.Path)
+	}
+}
+
+// keep makes what the step wrote the lower id, as the builder was told of it.
+func (r *running) keep(id string) error {
+	if len(r.late) > 0 {
+		if err := r.SetTime(r.late, *r.latest); err != nil {
+			return fmt.Errorf("set times: %w", err)
+		}
+		r.late = nil
+	}
+	return r.Keep(id)
 }
 
 // release forgets a step and what it did not keep.

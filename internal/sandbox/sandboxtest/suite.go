@@ -30,7 +30,7 @@ func Run(t *testing.T, open func(t *testing.T) sandbox.Engine) {
 	b := newBed(t, open)
 	for _, group := range []cases{
 		exitCases(), startCases(), workingDirectoryCases(), outputCases(), fileCases(), specialFileCases(), removalCases(), identityCases(),
-		surroundingCases(), deviceCases(), isolationCases(), chainCases(), cancelCases(),
+		surroundingCases(), deviceCases(), isolationCases(), chainCases(), cancelCases(), timeCases(),
 		bindCases(), tmpfsCases(), targetCases(), cacheCases(), socketCases(), networkCases(),
 	} {
 		for name, f := range group {

@@ -8,6 +8,7 @@ import (
 	"runtime/debug"
 	"strconv"
 	"sync"
+	"time"
 
 	"gvisor.dev/gvisor/pkg/abi/linux"
 	"gvisor.dev/gvisor/pkg/log"
@@ -173,6 +174,29 @@ func (s *step) Changes(write func(layer.Changes) error) error {
 		return err
 	}
 	s.root.pipes, s.root.sockets = upper.pipes, upper.sockets
+	return nil
+}
+
+// SetTime implements [remote.Step]. A directory gets the time as its access time, too, see timeKeeper.
+func (s *step) SetTime(paths []string, to time.Time) error {
+	if s.root == nil || !s.root.upper.Ok() {
+		return fmt.Errorf("set times of %s: %w", s.container(), errBadRequest)
+	}
+	v, b := s.box.kernel.VFS(), s.box
+	ts := linux.StatxTimestamp{Sec: to.Unix(), Nsec: uint32(to.Nanosecond())} //nolint:gosec // below a second
+	for _, p := range paths {
+		st, err := v.StatAt(b.ctx, b.creds, at(s.root.upper, p), &vfs.StatOptions{Mask: linux.STATX_TYPE})
+		if err != nil {
+			return fmt.Errorf("look at /%s: %w", p, err)
+		}
+		set := vfs.SetStatOptions{Stat: linux.Statx{Mask: linux.STATX_MTIME, Mtime: ts}}
+		if st.Mode&linux.S_IFMT == linux.S_IFDIR {
+			set.Stat.Mask, set.Stat.Atime = linux.STATX_MTIME|linux.STATX_ATIME, ts
+		}
+		if err := v.SetStatAt(b.ctx, b.creds, at(s.root.upper, p), &set); err != nil {
+			return fmt.Errorf("set the time of /%s: %w", p, err)
+		}
+	}
 	return nil
 }
 

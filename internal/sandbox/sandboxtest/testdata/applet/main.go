@@ -87,6 +87,7 @@ func files() applets {
 			return err
 		},
 		"stat":     stat,
+		"times":    times,
 		"big":      func(a []string) error { return big(a[0], num(a[1])) },
 		"many":     func(a []string) error { return many(a[0], num(a[1])) },
 		"statfs":   statfs,

@@ -58,6 +58,18 @@ func stat(a []string) error {
 	return nil
 }
 
+// times prints when files were changed, in seconds.
+func times(a []string) error {
+	for _, p := range a {
+		var st syscall.Stat_t
+		if err := syscall.Lstat(p, &st); err != nil {
+			return err
+		}
+		fmt.Println(p, st.Mtim.Sec)
+	}
+	return nil
+}
+
 // big writes n bytes that do not compress to nothing but need no memory.
 func big(p string, n int) error {
 	f, err := os.Create(p)
