@@ -18,12 +18,11 @@ func (c *command) request(vs *values, operands []string) (build.Request, error) 
 	req := build.Request{
 		Context: vs.str("context"), ContextSubPath: vs.str("context-sub-path"), Dockerfile: vs.str("dockerfile"),
 		DryRun: vs.bool("dryrun"), NoCache: vs.bool("no-cache"),
-		WorkDir:   firstSet(vs.str("kaniko-dir"), c.getenv("KANIKO_DIR")),
-		Jobs:      vs.int("jobs"),
-		Sandbox:   c.sandbox(vs),
-		BuildArgs: c.buildArgs(vs.list("build-arg")),
-		Labels:    pairs(vs.list("label"), "="),
-
+		WorkDir:       firstSet(vs.str("kaniko-dir"), c.getenv("KANIKO_DIR")),
+		Jobs:          vs.int("jobs"),
+		Sandbox:       c.sandbox(vs),
+		BuildArgs:     c.buildArgs(vs.list("build-arg")),
+		Labels:        pairs(vs.list("label"), "="),
 		Reproducible:  vs.bool("reproducible"),
 		NamedContexts: pairs(vs.list("build-context"), "="),
 		Registry:      c.registry(vs),
@@ -58,12 +57,7 @@ func (c *command) request(vs *values, operands []string) (build.Request, error) 
 	if err != nil {
 		return req, errors.Join(append(errs, err)...)
 	}
-	switch {
-	case vs.bool("squash-all"):
-		req.Squash = build.SquashAll
-	case vs.bool("single-snapshot"):
-		req.Squash = build.SquashNew
-	}
+	req.Squash = squash(vs)
 	if err := plan.request(vs, &req); err != nil {
 		errs = append(errs, err)
 	}
@@ -74,6 +68,16 @@ func (c *command) request(vs *values, operands []string) (build.Request, error) 
 		errs = append(errs, err)
 	}
 	return req, errors.Join(errs...)
+}
+
+func squash(vs *values) build.Squash {
+	switch {
+	case vs.bool("squash-all"):
+		return build.SquashAll
+	case vs.bool("single-snapshot"):
+		return build.SquashNew
+	}
+	return build.SquashNone
 }
 
 // sandbox is the flag, or else the environment's choice. The default, auto, is nothing.
