@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 	"time"
 
 	"hako/internal/blob"
@@ -47,6 +48,9 @@ type builder struct {
 
 	// latest, if not nil, is the time that no file of a new layer may be younger than. It is set before the first is made.
 	latest *time.Time
+
+	probing sync.Mutex       // guards probed, and is held while a processor is tried
+	probed  map[string]error // why programs for an architecture do not run; nil if they do
 
 	closers []func() error // in the order of opening
 }
@@ -98,7 +102,7 @@ func (b *builder) stepDir() (string, error) {
 
 // openForPlan opens what a plan needs.
 func openForPlan(ctx context.Context, env Env, req Request) (_ *builder, err error) {
-	b := &builder{life: ctx, env: env, req: req, started: env.Now(), invocation: strings.ToLower(rand.Text())}
+	b := &builder{life: ctx, env: env, req: req, probed: map[string]error{}, started: env.Now(), invocation: strings.ToLower(rand.Text())}
 	defer func() {
 		if err != nil {
 			err = errors.Join(err, b.close())

@@ -15,6 +15,7 @@ import (
 	"hako/internal/event"
 	"hako/internal/image"
 	"hako/internal/plan"
+	"hako/internal/sandbox/foreign"
 )
 
 // plan reads the Dockerfile and makes a graph of it for each platform.
@@ -63,6 +64,7 @@ func (b *builder) planOptions(p ocispec.Platform, several bool, warn func(plan.W
 	opts := plan.Options{
 		Target: b.req.Target, BuildArgs: b.req.BuildArgs, Platform: p, BuildPlatform: image.Default(), Several: several,
 		Contexts: b.contexts, Labels: map[string]string{}, ShmSize: b.req.ShmSizeBytes, Network: b.req.network(), IgnorePatterns: b.context.IgnorePatterns, Warn: warn,
+		CanRun: b.canRun,
 	}
 	for _, l := range b.req.Labels {
 		opts.Labels[l.Key] = l.Value
@@ -71,6 +73,22 @@ func (b *builder) planOptions(p ocispec.Platform, several bool, warn func(plan.W
 		opts.ExtraHosts = append(opts.ExtraHosts, plan.HostEntry{Name: h.Key, IP: h.Value})
 	}
 	return opts
+}
+
+// canRun says why steps for a platform of another processor cannot run, after one attempt. Where nothing is built, it
+// does not matter.
+func (b *builder) canRun(p ocispec.Platform) error {
+	if b.engine == nil || b.req.DryRun {
+		return nil
+	}
+	b.probing.Lock()
+	defer b.probing.Unlock()
+	err, ok := b.probed[p.Architecture]
+	if !ok {
+		err = foreign.Probe(b.life, b.engine, p.Architecture)
+		b.probed[p.Architecture] = err
+	}
+	return err
 }
 
 // warn tells of warnings of the planner, each once.

@@ -27,6 +27,9 @@ type Options struct {
 	Platform ocispec.Platform
 	// BuildPlatform is what we run on; its zero value means this machine.
 	BuildPlatform ocispec.Platform
+	// CanRun says why steps for a platform that BuildPlatform is not cannot run, or nil. It is called before the first
+	// such step is planned. If it is nil, none can.
+	CanRun func(ocispec.Platform) error `json:"-"`
 	// Several says that this is one of several plans of a Dockerfile: IDs of steps then name the platform.
 	Several bool
 	// ContextTime is the time of the commit or of the file that the build context is, for SOURCE_DATE_EPOCH=context;

@@ -54,15 +54,22 @@ func (p *planner) run(c *instructions.RunCommand, sources []*stage) error {
 	return p.commit("RUN "+strings.Join(text, " ")+" # buildkit", op)
 }
 
-// canRun refuses a RUN for a processor that this machine does not have.
+// canRun refuses a RUN for a processor whose programs do not run here.
 func (p *planner) canRun() error {
 	have, want := image.Normalize(p.build), image.Normalize(*p.platform)
 	if have.OS == want.OS && have.Architecture == want.Architecture {
 		return nil
 	}
+	var err error
+	if p.opts.CanRun != nil {
+		if err = p.opts.CanRun(want); err == nil {
+			return nil
+		}
+	}
 	return &diag.Error{
-		What: fmt.Sprintf("RUN for %s is not supported on %s", image.FormatPlatform(want), image.FormatPlatform(have)),
-		Hint: "Run commands in a stage that starts with FROM --platform=$BUILDPLATFORM and copy from there, or build on such a machine.",
+		What: fmt.Sprintf("RUN for %s is not supported on %s", image.FormatPlatform(want), image.FormatPlatform(have)), Cause: err,
+		Hint: "Run commands in a stage that starts with FROM --platform=$BUILDPLATFORM and only COPY from it; or build on a node of that " +
+			"architecture; or register an interpreter on the node (qemu-user-static, with binfmt_misc's flag F) and use --sandbox=native.",
 	}
 }
 
