@@ -60,11 +60,11 @@ type bootRequest struct {
 //	m/N    mounted images
 //	r/N    where the root of a step is mounted until it becomes one
 //	f/N    the read-only files of a step
-//	v/N    views: lowers merged for reading
+//	v/N    views: lowers merged for reading, and caches
 //	dev    the devices that steps have
 //	sys    the /sys of steps, read-only and masked
 //	proc   of the child's own PID namespace
-//	empty  an empty directory
+//	empty  an empty directory, and bare another
 //
 // It is also the working directory, so that the names in mount options are short.
 const (
@@ -74,6 +74,7 @@ const (
 	dirFiles  = "f"
 	dirViews  = "v"
 	dirEmpty  = "empty"
+	dirBare   = "bare"
 )
 
 // box is what outlives a single step in the child. It implements [remote.Kernel].
@@ -81,6 +82,7 @@ type box struct {
 	options bootRequest
 	overlay overlayOptions
 	lowers  lowers
+	caches  caches
 	masks   masks
 	filter  []unix.SockFilter
 	// mounts is the child's own mount namespace.
@@ -101,7 +103,7 @@ var errBadRequest = errors.New("request makes no sense")
 // boot readies the child: from then on it sees nothing of the host but its data directory.
 func boot(options []byte, files []*os.File) (remote.Kernel, error) {
 	child.CloseAll(files) // none are expected
-	b := &box{lowers: lowers{byID: map[string]*lower{}}, steps: map[*step]struct{}{}}
+	b := &box{lowers: lowers{byID: map[string]*lower{}}, caches: caches{byID: map[string]string{}}, steps: map[*step]struct{}{}}
 	if err := json.Unmarshal(options, &b.options); err != nil {
 		return nil, fmt.Errorf("boot: %w", err)
 	}
@@ -146,7 +148,7 @@ func (b *box) enterRoot() error {
 	if err != nil {
 		return errors.Join(fmt.Errorf("make a root: %w", err), unix.Close(data))
 	}
-	for _, name := range []string{dirData, dirImages, dirRoots, dirFiles, dirViews, dirEmpty, "dev", "sys", "proc"} {
+	for _, name := range []string{dirData, dirImages, dirRoots, dirFiles, dirViews, dirEmpty, dirBare, "dev", "sys", "proc"} {
 		if err := unix.Mkdirat(root, name, 0o755); err != nil {
 			return fmt.Errorf("make /%s: %w", name, err)
 		}
@@ -320,7 +322,7 @@ func (b *box) Stop() error {
 	}
 	b.mu.Unlock()
 	b.ended.Wait()
-	return emptyData()
+	return errors.Join(b.dropCaches(), emptyData())
 }
 
 // Check implements [remote.Kernel].

@@ -300,6 +300,8 @@ func pathError(op, p string, err error) error {
 	return fmt.Errorf("%s /%s: %w", op, p, err)
 }
 
+func isNotExist(err error) bool { return errors.Is(err, fs.ErrNotExist) }
+
 // lazyTree is a tree that is opened when it is first read.
 type lazyTree struct {
 	open func() (*dirTree, error)

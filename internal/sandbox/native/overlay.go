@@ -35,7 +35,7 @@ func (o *overlayOptions) mount(target string, lowers []string, upper, work strin
 		data.WriteString("upperdir=" + upper + ",workdir=" + work + ",")
 	} else {
 		flags = unix.MS_RDONLY | unix.MS_NODEV | unix.MS_NOSUID
-		lowers = append(slices.Clip(lowers), dirEmpty) // two at least
+		lowers = append(slices.Clip(lowers), dirBare) // two at least
 	}
 	data.WriteString("lowerdir=" + strings.Join(lowers, ":"))
 	if data.Len() > maxOptions {

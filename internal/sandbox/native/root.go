@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"path"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -23,28 +24,24 @@ import (
 
 // root is the root of a step while it is built. The calling thread is in its mount namespace.
 type root struct {
-	step *step
+	step    *step
+	sources []*source
 	// old is the child's root, fresh that of the step.
 	old, fresh int
-	hidden     bool // the child's root is gone already
 }
 
 // newRoot mounts the step's overlay and makes it the root of the calling thread, with the child's root still in reach.
 func (s *step) newRoot() (_ *root, err error) {
-	upper, work, target := dirData+"/u"+s.name, dirData+"/w"+s.name, dirRoots+"/"+s.name
-	for _, dir := range []string{upper, work, target} {
-		if err := unix.Mkdir(dir, 0o755); err != nil {
-			return nil, fmt.Errorf("make a directory of the step: %w", err)
-		}
+	target := dirRoots + "/" + s.name
+	if err := unix.Mkdir(target, 0o755); err != nil {
+		return nil, fmt.Errorf("make a directory of the step: %w", err)
 	}
-	s.upper = upper
-	var st unix.Stat_t
-	if err := unix.Stat(s.lowers[0], &st); err != nil {
-		return nil, fmt.Errorf("look at the root below: %w", err)
-	}
-	if err := setTimes(unix.AT_FDCWD, upper, &st); err != nil {
+	upper, work, err := s.box.newUpper(s.name, s.lowers[0])
+	if err != nil {
 		return nil, err
 	}
+	s.upper = upper
+	s.places = append(s.places, target, work)
 	if err := s.box.overlay.mount(target, s.lowers, upper, work); err != nil {
 		return nil, err
 	}
@@ -54,6 +51,9 @@ func (s *step) newRoot() (_ *root, err error) {
 			r.close()
 		}
 	}()
+	if r.sources, err = s.sources(); err != nil {
+		return nil, err
+	}
 	if r.old, err = unix.Open("/", unix.O_PATH|unix.O_CLOEXEC, 0); err != nil {
 		return nil, fmt.Errorf("open the child's root: %w", err)
 	}
@@ -70,6 +70,7 @@ func (s *step) newRoot() (_ *root, err error) {
 }
 
 func (r *root) close() {
+	closeSources(r.sources)
 	for _, fd := range []int{r.old, r.fresh} {
 		if fd >= 0 {
 			_ = unix.Close(fd)
@@ -77,10 +78,14 @@ func (r *root) close() {
 	}
 }
 
-// removePlace removes what newRoot made but the upper. The mounts are gone by then.
-func (s *step) removePlace() error {
-	err := errors.Join(unix.Rmdir(dirRoots+"/"+s.name), removeTree(dirData+"/w"+s.name), removeTree(dirFiles+"/"+s.name))
-	if err != nil {
+// removePlaces removes what was made for the step besides its upper. The mounts are gone by then.
+func (s *step) removePlaces() error {
+	var errs []error
+	for _, p := range s.places {
+		errs = append(errs, removeTree(p))
+	}
+	s.places = nil
+	if err := errors.Join(errs...); err != nil {
 		return fmt.Errorf("clean up after %s: %w", s.req.Name, err)
 	}
 	return nil
@@ -89,6 +94,9 @@ func (s *step) removePlace() error {
 // furnish mounts all that a step sees, hides everything else and enters the step's directory.
 func (r *root) furnish() error {
 	req := r.step.req
+	if err := r.stubs(); err != nil {
+		return err
+	}
 	if err := makeDirs(req.Dir); err != nil { // as BuildKit; it stays in the layer
 		return &remote.StartError{Reason: fmt.Sprintf("make working directory: %v", err)}
 	}
@@ -96,11 +104,10 @@ func (r *root) furnish() error {
 	if err := unix.Stat("/", &before); err != nil {
 		return fmt.Errorf("look at the root: %w", err)
 	}
-	if err := r.mountAll(); err != nil {
-		return err
-	}
-	if err := r.showFiles(); err != nil {
-		return err
+	for _, do := range []func() error{r.mountAll, r.showOwnFiles, r.showSources, r.showFiles} {
+		if err := do(); err != nil {
+			return err
+		}
 	}
 	if err := setTimes(unix.AT_FDCWD, "/", &before); err != nil {
 		return err
@@ -221,32 +228,45 @@ func makeDirs(p string) error {
 	return nil
 }
 
-// showFiles mounts the read-only files of the step.
-func (r *root) showFiles() error {
-	req := r.step.req
-	files := append([]sandbox.File{
+// ownFiles are the read-only files that every step has.
+func ownFiles(req *remote.Run) []sandbox.File {
+	return []sandbox.File{
 		{Path: "/etc/resolv.conf", Mode: 0o644, Data: req.ResolvConf},
 		{Path: "/etc/hosts", Mode: 0o644, Data: req.Hosts},
-	}, req.Files...)
-	store := dirFiles + "/" + r.step.name
-	if err := unix.Mkdirat(r.old, store, 0o700); err != nil {
-		return fmt.Errorf("make a directory for files: %w", err)
 	}
-	for i := range files {
-		if err := r.showFile(&files[i], store+"/"+strconv.Itoa(i)); err != nil {
-			return fmt.Errorf("show %s to the step: %w", files[i].Path, err)
+}
+
+func (r *root) showOwnFiles() error {
+	for _, f := range ownFiles(r.step.req) {
+		if err := r.showFile(&f); err != nil {
+			return fmt.Errorf("show %s to the step: %w", f.Path, err)
 		}
 	}
 	return nil
 }
 
-// showFile writes f to stored, which is relative to the child's root, and mounts it at its path.
-func (r *root) showFile(f *sandbox.File, stored string) error {
-	if err := writeFile(r.old, stored, f); err != nil {
+// showFiles mounts the files that the step asks for.
+func (r *root) showFiles() error {
+	files := r.step.req.Files
+	for i := range files {
+		if err := r.showFile(&files[i]); err != nil {
+			return &remote.StartError{Reason: fmt.Sprintf("mount %s: %v", files[i].Path, err)}
+		}
+	}
+	return nil
+}
+
+// showFile writes f into the child's tmpfs and mounts it at its path.
+func (r *root) showFile(f *sandbox.File) error {
+	target, err := r.resolve(f.Path)
+	if err != nil {
 		return err
 	}
-	target, err := r.mountPoint(f.Path, tree.Regular)
-	if err != nil {
+	if _, err := makePoint(target, false); err != nil {
+		return err
+	}
+	stored := r.step.files() + "/" + r.step.box.next()
+	if err := writeFile(r.old, stored, f); err != nil {
 		return err
 	}
 	m, err := cloneTree(r.old, stored, attrReadOnly|attrNoSUID|attrNoDev)
@@ -254,11 +274,82 @@ func (r *root) showFile(f *sandbox.File, stored string) error {
 		return err
 	}
 	// Heredoc scripts are run.
-	err = unix.MountSetattr(m, "", unix.AT_EMPTY_PATH, &unix.MountAttr{Attr_clr: attrNoExec})
-	if err != nil {
+	if err := unix.MountSetattr(m, "", unix.AT_EMPTY_PATH, &unix.MountAttr{Attr_clr: attrNoExec}); err != nil {
+		_ = unix.Close(m)
 		return fmt.Errorf("mount_setattr: %w", err)
 	}
 	return place(m, unix.AT_FDCWD, target)
+}
+
+// showSources mounts what the step asks for.
+func (r *root) showSources() error {
+	for _, s := range r.sources {
+		if err := r.showSource(s); err != nil {
+			return &remote.StartError{Reason: fmt.Sprintf("mount %s: %v", s.Target, err)}
+		}
+	}
+	return nil
+}
+
+func (r *root) showSource(s *source) error {
+	target, err := r.resolve(s.Target)
+	if err != nil {
+		return err
+	}
+	if target == "/" || tree.Within(target[1:], "proc") {
+		return errTarget // runc says no, too
+	}
+	found, err := makePoint(target, s.isDir)
+	if err != nil {
+		return err
+	}
+	mode := uint32(freshTmpfsMode)
+	if found && !r.step.isStub(target) {
+		var st unix.Stat_t
+		if err := unix.Lstat(target, &st); err != nil {
+			return err
+		}
+		mode = st.Mode & 0o7777
+	}
+	m, err := s.clone(mode)
+	if err != nil {
+		return err
+	}
+	return place(m, unix.AT_FDCWD, target)
+}
+
+// resolve returns the path of p without links.
+func (r *root) resolve(p string) (string, error) {
+	clean, err := tree.Resolve(lookTree{r.fresh}, p, true)
+	if err != nil {
+		return "", err
+	}
+	return path.Join("/", clean), nil
+}
+
+// makePoint makes the directory or the empty file p, with its parents, unless something of that kind is there already.
+func makePoint(p string, isDir bool) (found bool, err error) {
+	var st unix.Stat_t
+	err = unix.Lstat(p, &st)
+	is := st.Mode&unix.S_IFMT == unix.S_IFDIR
+	switch {
+	case errors.Is(err, unix.ENOENT):
+	case err != nil:
+		return false, err
+	case isDir && !is:
+		return true, unix.ENOTDIR
+	case !isDir && is:
+		return true, unix.EISDIR
+	default:
+		return true, nil
+	}
+	if isDir {
+		return false, makeDirs(p)
+	}
+	if err := makeDirs(path.Dir(p)); err != nil {
+		return false, err
+	}
+	return false, makeFile(unix.AT_FDCWD, p)
 }
 
 func writeFile(dir int, name string, f *sandbox.File) error {
@@ -290,34 +381,54 @@ type stub struct {
 	ino  uint64
 }
 
-// mountPoint returns the path of p without links, and makes it a file or a directory if it is missing.
-func (r *root) mountPoint(p string, kind tree.Kind) (string, error) {
-	clean, err := tree.Resolve(lookTree{r.fresh}, p, true)
-	if err != nil {
-		return "", err
+// stubs makes the mount points that are missing in the overlay, before anything is mounted. Where another mount will be,
+// they are made when that is there.
+func (r *root) stubs() error {
+	var points []stub
+	covered := []string{"dev", "proc", "sys"}
+	for _, f := range ownFiles(r.step.req) {
+		points = append(points, stub{path: f.Path})
 	}
-	at := "/" + clean
+	for _, s := range r.sources {
+		points = append(points, stub{path: s.Target, dir: s.isDir})
+	}
+	for _, f := range r.step.req.Files {
+		points = append(points, stub{path: f.Path})
+	}
+	for _, p := range points {
+		target, err := r.resolve(p.path)
+		if err == nil && !slices.ContainsFunc(covered, func(dir string) bool { return tree.Within(target[1:], dir) }) {
+			err = r.stubAll(target, p.dir)
+		}
+		if err != nil {
+			return &remote.StartError{Reason: fmt.Sprintf("mount %s: %v", p.path, err)}
+		}
+		if p.dir {
+			covered = append(covered, strings.TrimPrefix(target, "/"))
+		}
+	}
+	return nil
+}
+
+// stubAll makes what is missing of the path p, which has no link in it.
+func (r *root) stubAll(p string, isDir bool) error {
 	var st unix.Stat_t
-	if err := unix.Lstat(at, &st); err == nil {
-		return at, nil
+	if err := unix.Lstat(p, &st); !errors.Is(err, unix.ENOENT) {
+		return err
 	}
-	for i := 1; i <= len(at); i++ {
-		if i < len(at) && at[i] != '/' {
+	for i := 1; i <= len(p); i++ {
+		if i < len(p) && p[i] != '/' {
 			continue
 		}
-		k := tree.Dir
-		if i == len(at) {
-			k = kind
-		}
-		if err := r.stub(at[:i], k); err != nil {
-			return "", err
+		if err := r.stub(p[:i], i < len(p) || isDir); err != nil {
+			return err
 		}
 	}
-	return at, nil
+	return nil
 }
 
 // stub makes p, whose parent exists, unless it is there. The time of its parent stays.
-func (r *root) stub(p string, kind tree.Kind) error {
+func (r *root) stub(p string, isDir bool) error {
 	var st, parent unix.Stat_t
 	if err := unix.Lstat(p, &st); !errors.Is(err, unix.ENOENT) {
 		return err
@@ -326,7 +437,7 @@ func (r *root) stub(p string, kind tree.Kind) error {
 		return err
 	}
 	var err error
-	if kind == tree.Dir {
+	if isDir {
 		err = unix.Mkdir(p, 0o755)
 	} else {
 		err = makeFile(unix.AT_FDCWD, p)
@@ -337,17 +448,15 @@ func (r *root) stub(p string, kind tree.Kind) error {
 	if err := setTimes(unix.AT_FDCWD, path.Dir(p), &parent); err != nil {
 		return err
 	}
-	if strings.HasPrefix(p, "/dev/") {
-		return nil // goes with its mount
-	}
 	if err := unix.Fstatat(r.old, r.step.upper+p, &st, unix.AT_SYMLINK_NOFOLLOW); err != nil {
-		if errors.Is(err, unix.ENOENT) {
-			return nil // in another mount
-		}
 		return fmt.Errorf("look at a mount point: %w", err)
 	}
-	r.step.stubs = append(r.step.stubs, stub{path: p, dir: kind == tree.Dir, ino: st.Ino})
+	r.step.stubs = append(r.step.stubs, stub{path: p, dir: isDir, ino: st.Ino})
 	return nil
+}
+
+func (s *step) isStub(p string) bool {
+	return slices.ContainsFunc(s.stubs, func(b stub) bool { return b.path == p })
 }
 
 // removeStubs takes the mount points out of the upper, the last made first. What the step has put in their place,

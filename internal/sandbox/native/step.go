@@ -28,6 +28,8 @@ type step struct {
 	lowers []string
 	// stubs are the mount points that were made for it.
 	stubs []stub
+	// places are directories that go when the step has ended.
+	places []string
 
 	mu     sync.Mutex // guards killed and pid
 	killed bool
@@ -51,6 +53,18 @@ func (s *step) Run(stdio []*os.File) (exit remote.Exit, err error) {
 	if s.lowers, err = s.box.lowers.stack(s.req.Lowers); err != nil {
 		return exit, err
 	}
+	if err := s.box.readyCaches(s.req.Mounts); err != nil {
+		return exit, err
+	}
+	if err := unix.Mkdir(s.files(), 0o700); err != nil {
+		return exit, fmt.Errorf("make a directory for files: %w", err)
+	}
+	s.places = append(s.places, s.files())
+	listeners, err := s.listen()
+	if err != nil {
+		return exit, errors.Join(err, s.removePlaces())
+	}
+	defer closeListeners(listeners)
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
@@ -59,11 +73,14 @@ func (s *step) Run(stdio []*os.File) (exit remote.Exit, err error) {
 		exit, err = s.onThread(stdio)
 	}()
 	<-done
-	if err != nil || exit != (remote.Exit{}) {
+	if err = errors.Join(err, s.removePlaces()); err != nil || exit != (remote.Exit{}) {
 		return exit, err
 	}
 	return exit, s.removeStubs()
 }
+
+// files is the directory for the step's read-only files.
+func (s *step) files() string { return dirFiles + "/" + s.name }
 
 // onThread makes the step's world around the calling thread, runs the step in it, and leaves it again.
 func (s *step) onThread(stdio []*os.File) (remote.Exit, error) {
@@ -79,7 +96,7 @@ func (s *step) onThread(stdio []*os.File) (remote.Exit, error) {
 	if serr := unix.Setns(s.box.mounts, unix.CLONE_NEWNS); serr != nil {
 		err = errors.Join(err, fmt.Errorf("leave the step's mounts: %w", serr))
 	}
-	return exit, errors.Join(err, s.removePlace())
+	return exit, err
 }
 
 // inside readies the namespaces of the calling thread and runs the step in them.
