@@ -150,6 +150,12 @@ type Host struct {
 	Name, IP string
 }
 
+// UnsupportedError is a step that an engine cannot run as it should; another may. Nothing of the step stays.
+type UnsupportedError struct{ What string }
+
+// Error says what cannot be done.
+func (e *UnsupportedError) Error() string { return e.What }
+
 // ExitError is a command that ran and did not succeed.
 type ExitError struct {
 	// Code is the exit code, or -1 if a signal ended the command (its number is then in Signal).

@@ -24,6 +24,7 @@ import (
 
 	"hako/internal/image/imagetest"
 	"hako/internal/sandbox/choice"
+	"hako/internal/sandbox/native"
 )
 
 // options are the flags of the test.
@@ -69,7 +70,8 @@ type suite struct {
 	builder Builder
 }
 
-func newSuite(t *testing.T) *suite {
+// newSuite readies a suite whose steps run in sandbox.
+func newSuite(t *testing.T, sandbox choice.Mode) *suite {
 	t.Helper()
 	if runtime.GOOS != "linux" || runtime.GOARCH != "amd64" {
 		t.Skip("the expectations are those of linux/amd64")
@@ -93,7 +95,7 @@ func newSuite(t *testing.T) *suite {
 	if s.options.update {
 		s.builder = &BuildKit{Buildctl: s.options.buildctl, Addr: s.options.buildkit}
 	} else {
-		s.builder = &Hako{Registry: s.host, Files: filesHost, WorkDir: t.TempDir()}
+		s.builder = &Hako{Registry: s.host, Files: filesHost, WorkDir: t.TempDir(), Sandbox: sandbox}
 	}
 	return s
 }
@@ -131,14 +133,51 @@ func needGit(t *testing.T) {
 	}
 }
 
+// TestConformance runs every case; steps run in the sentry, which works everywhere.
 func TestConformance(t *testing.T) {
-	s := newSuite(t)
+	newSuite(t, choice.Sentry).runAll(t, "")
+}
+
+// TestConformanceNative runs the cases that have steps, natively.
+func TestConformanceNative(t *testing.T) {
+	s := newSuite(t, choice.Native)
+	if s.options.update {
+		t.Skip("BuildKit has one engine")
+	}
+	if err := needNative(t); err != nil {
+		if os.Getenv("HAKO_CI") != "" && os.Geteuid() == 0 {
+			t.Fatal(err)
+		}
+		t.Skip("needs the right to mount in namespaces: ", err)
+	}
+	s.runAll(t, "RUN")
+}
+
+// needNative returns why steps cannot run natively, if so.
+func needNative(t *testing.T) error {
+	t.Helper()
+	e, err := native.New(t.Context(), native.Options{Dir: t.TempDir()})
+	if err != nil {
+		return err
+	}
+	_, err = e.Ready(t.Context())
+	return errors.Join(err, e.Close())
+}
+
+// runAll runs the cases that have word in them.
+func (s *suite) runAll(t *testing.T, word string) {
 	files, err := filepath.Glob("testdata/*.txtar")
 	if err != nil {
 		t.Fatal(err)
 	}
 	for _, f := range files {
 		if filepath.Base(f) == "images.txtar" {
+			continue
+		}
+		if text, err := os.ReadFile(f); err != nil || !strings.Contains(string(text), word) {
+			if err != nil {
+				t.Error(err)
+			}
 			continue
 		}
 		t.Run(strings.TrimSuffix(filepath.Base(f), ".txtar"), func(t *testing.T) {

@@ -12,6 +12,7 @@ import (
 	"hako/internal/build"
 	"hako/internal/diag"
 	"hako/internal/event"
+	"hako/internal/sandbox/choice"
 )
 
 // Hako builds in this process.
@@ -22,6 +23,8 @@ type Hako struct {
 	Files string
 	// WorkDir is where builds keep their state.
 	WorkDir string
+	// Sandbox is the engine of RUN steps.
+	Sandbox choice.Mode
 }
 
 var _ Builder = (*Hako)(nil)
@@ -64,6 +67,7 @@ func (h *Hako) request(job Job) (build.Env, build.Request) {
 		Platforms:  strings.Split(a.Platform, ","),
 		Outputs:    build.Outputs{NoPush: true, OCILayoutPath: job.Out},
 		WorkDir:    h.WorkDir,
+		Sandbox:    string(h.Sandbox),
 
 		RewriteTimestamp: a.RewriteTimestamp,
 	}

@@ -9,11 +9,13 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 	"github.com/google/go-cmp/cmp/cmpopts"
+
+	"hako/internal/sandbox/choice"
 )
 
 // TestLint compares what hako and BuildKit find in the Dockerfiles of testdata/lint: rule, lines and message.
 func TestLint(t *testing.T) {
-	s := newSuite(t)
+	s := newSuite(t, choice.Auto)
 	files, err := filepath.Glob("testdata/lint/*.txtar")
 	if err != nil {
 		t.Fatal(err)

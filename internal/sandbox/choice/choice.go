@@ -104,7 +104,7 @@ func (e *Engine) choose(ctx context.Context) (sandbox.Engine, error) {
 		return e.chosen, nil
 	}
 	text := "RUN steps run in the sentry"
-	if e.options.Mode == Native { // Auto will come here when the native engine has mounts
+	if e.options.Mode != Sentry {
 		n, rung, err := e.native(ctx)
 		if err == nil {
 			e.chosen = n

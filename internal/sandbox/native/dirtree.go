@@ -21,6 +21,10 @@ import (
 // dirTree reads a directory as it is, without following links: an upper with its whiteouts and opaque marks, or a view.
 type dirTree struct {
 	root *os.File
+	// opaque is the xattr that marks a directory which hides those below; empty in a view, where nothing does.
+	opaque string
+	// socket, if not nil, is told of each socket.
+	socket func(p string)
 
 	mu     sync.Mutex // guards the rest, and is held while it is used
 	dir    string     // of the tree, that fd is
@@ -119,6 +123,9 @@ func (t *dirTree) Lstat(p string) (tree.Entry, error) {
 		}
 		e.Linkname = link
 	}
+	if e.Kind == tree.Socket && t.socket != nil {
+		t.socket(p)
+	}
 	return e, t.xattrsLocked(&e, name)
 }
 
@@ -180,13 +187,16 @@ func (t *dirTree) xattrsLocked(e *tree.Entry, name string) error {
 		if x == "" || foreignXattr(x) {
 			continue
 		}
-		if rest, ours := overlayXattr(x); ours {
-			e.Opaque = e.Opaque || e.Kind == tree.Dir && rest == "opaque"
+		if isOverlayXattr(x) && x != t.opaque {
 			continue
 		}
 		n, err := unix.Lgetxattr(at, x, t.values)
 		if err != nil {
 			return pathError("getxattr "+x, e.Path, err)
+		}
+		if x == t.opaque {
+			e.Opaque = e.Kind == tree.Dir && string(t.values[:n]) == "y"
+			continue
 		}
 		if e.Xattrs == nil {
 			e.Xattrs = map[string]string{}
@@ -196,13 +206,9 @@ func (t *dirTree) xattrsLocked(e *tree.Entry, name string) error {
 	return nil
 }
 
-// overlayXattr tells whether an xattr is an overlay's own, and which.
-func overlayXattr(name string) (string, bool) {
-	rest, ok := strings.CutPrefix(name, "trusted.overlay.")
-	if !ok {
-		rest, ok = strings.CutPrefix(name, "user.overlay.")
-	}
-	return rest, ok
+// isOverlayXattr tells whether an xattr is an overlay's own.
+func isOverlayXattr(name string) bool {
+	return strings.HasPrefix(name, "trusted.overlay.") || strings.HasPrefix(name, "user.overlay.")
 }
 
 // foreignXattr tells whether an xattr is the machine's and not the step's: labels and hashes of security modules.
@@ -253,17 +259,25 @@ func readNames(dir int) ([]string, error) {
 
 // Open implements [tree.Tree].
 func (t *dirTree) Open(p string) (io.ReadCloser, error) {
+	fd, err := t.openFile(p)
+	if err != nil {
+		return nil, err
+	}
+	return &plainFile{fd}, nil
+}
+
+func (t *dirTree) openFile(p string) (int, error) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	dir, name := split(p)
 	if err := t.openLocked(dir); err != nil {
-		return nil, pathError("open", p, err)
+		return -1, pathError("open", p, err)
 	}
 	fd, err := unix.Openat(t.fd, name, unix.O_RDONLY|unix.O_NOFOLLOW|unix.O_NONBLOCK|unix.O_CLOEXEC, 0)
 	if err != nil {
-		return nil, pathError("open", p, err)
+		return -1, pathError("open", p, err)
 	}
-	return &plainFile{fd}, nil
+	return fd, nil
 }
 
 // plainFile is an open regular file, without what package os does to make it ready for waiting.

@@ -18,9 +18,6 @@ func TestMain(m *testing.M) {
 
 func TestEngine(t *testing.T) {
 	t.Parallel()
-	if os.Getenv("HAKO_NATIVE") == "" {
-		t.Skip("waits for mounts")
-	}
 	sandboxtest.Run(t, func(t *testing.T) sandbox.Engine {
 		e, err := native.New(t.Context(), native.Options{Dir: t.TempDir()})
 		if err != nil {

@@ -347,11 +347,11 @@ func special(parent int, name string, e *tree.Entry) error {
 		return fmt.Errorf("kind %d cannot be part of a layer", e.Kind)
 	}
 	if err != nil {
-		return err
+		return nodeError(e, err)
 	}
 	if e.UID != 0 || e.GID != 0 {
 		if err := unix.Fchownat(parent, name, int(e.UID), int(e.GID), unix.AT_SYMLINK_NOFOLLOW); err != nil {
-			return fmt.Errorf("set owner: %w", err)
+			return chownError(e, err)
 		}
 	}
 	if e.Kind != tree.Symlink {
@@ -390,7 +390,7 @@ func modTime(e *tree.Entry) unix.Timespec {
 func describeFile(fd int, e *tree.Entry) error {
 	if e.UID != 0 || e.GID != 0 {
 		if err := unix.Fchown(fd, int(e.UID), int(e.GID)); err != nil {
-			return fmt.Errorf("set owner: %w", err)
+			return chownError(e, err)
 		}
 	}
 	if e.Mode&0o7000 != 0 {
@@ -408,7 +408,7 @@ func describeFile(fd int, e *tree.Entry) error {
 func describeOpen(fd int, e *tree.Entry) error {
 	if e.UID != 0 || e.GID != 0 {
 		if err := unix.Fchown(fd, int(e.UID), int(e.GID)); err != nil {
-			return fmt.Errorf("set owner: %w", err)
+			return chownError(e, err)
 		}
 	}
 	if err := unix.Fchmod(fd, e.Mode); err != nil {
@@ -423,7 +423,7 @@ func describeOpen(fd int, e *tree.Entry) error {
 // setXattrs sets the xattrs of e, which is at.
 func setXattrs(at string, e *tree.Entry) error {
 	for name, value := range e.Xattrs {
-		if _, ours := overlayXattr(name); ours || foreignXattr(name) {
+		if isOverlayXattr(name) || foreignXattr(name) {
 			continue // no layer of ours has one, and none may have an effect
 		}
 		set := unix.Setxattr
@@ -434,7 +434,7 @@ func setXattrs(at string, e *tree.Entry) error {
 			}
 		}
 		if err := set(at, name, []byte(value), 0); err != nil {
-			return fmt.Errorf("set xattr %s: %w", name, err)
+			return xattrError(name, err)
 		}
 	}
 	return nil

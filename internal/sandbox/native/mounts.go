@@ -100,7 +100,7 @@ func closeSources(all []*source) {
 
 // openBind mounts an overlay of the bind's lowers, with an upper of its own if the step may write.
 func (s *step) openBind(src *source, i int) error {
-	dirs, err := s.box.lowers.stack(src.Bind.Lowers)
+	dirs, err := s.box.stack(src.Bind.Lowers)
 	if err != nil {
 		return err
 	}
@@ -174,7 +174,7 @@ func (b *box) readyCaches(mounts []remote.StepMount) error {
 }
 
 func (b *box) newCache(c *remote.Cache) (string, error) {
-	dirs, err := b.lowers.stack(c.First.Lowers)
+	dirs, err := b.stack(c.First.Lowers)
 	if err != nil {
 		return "", err
 	}
@@ -185,7 +185,7 @@ func (b *box) newCache(c *remote.Cache) (string, error) {
 	}
 	if len(c.First.Lowers) == 0 {
 		if err := unix.Chown(upper, int(c.UID), int(c.GID)); err != nil {
-			return "", fmt.Errorf("set owner: %w", err)
+			return "", ownerError(c.UID, c.GID, err)
 		}
 		if err := unix.Chmod(upper, c.Mode); err != nil {
 			return "", fmt.Errorf("set mode: %w", err)
@@ -241,7 +241,9 @@ func (s *step) listen() ([]*listener, error) {
 			out = append(out, l)
 			socket.SetUnlinkOnClose(false) // the step's directory goes as a whole
 			l.done.Go(func() { l.serve(func() (*os.File, error) { return s.req.Connect(i) }) })
-			if err = unix.Chown(name, int(m.UID), int(m.GID)); err == nil {
+			if err = unix.Chown(name, int(m.UID), int(m.GID)); err != nil {
+				err = ownerError(m.UID, m.GID, err)
+			} else {
 				err = unix.Chmod(name, m.Mode)
 			}
 		}

@@ -113,21 +113,34 @@ type lowers struct {
 type lower struct {
 	// paths are the directories of the layer, top first: the patch if there is one, then the image; or one alone.
 	paths []string
+	// flat is this layer merged with all below it, see flatten.go; empty until a stack on top of it is too high.
+	flat string
 }
 
 var errNotMounted = errors.New("lower is not mounted")
 
 // stack returns the directories of ids, given bottom first, top first.
-func (l *lowers) stack(ids []string) ([]string, error) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
+func (b *box) stack(ids []string) ([]string, error) {
+	b.lowers.mu.Lock()
+	defer b.lowers.mu.Unlock()
 	var paths []string
-	for _, id := range slices.Backward(ids) {
-		lower, ok := l.byID[id]
+	for i, id := range ids {
+		l, ok := b.lowers.byID[id]
 		if !ok {
 			return nil, fmt.Errorf("%s: %w", id, errNotMounted)
 		}
-		paths = append(paths, lower.paths...)
+		paths = append(slices.Clip(l.paths), paths...)
+		if len(paths) < maxLowers || i+1 == len(ids) {
+			continue
+		}
+		// The chain ID of l says what is below it, so this is right for every stack that has l at all.
+		if l.flat == "" {
+			var err error
+			if l.flat, err = b.flatten(paths); err != nil {
+				return nil, fmt.Errorf("merge %d lowers: %w", len(paths), err)
+			}
+		}
+		paths = []string{l.flat}
 	}
 	if len(paths) == 0 {
 		paths = []string{dirEmpty}

@@ -63,7 +63,7 @@ func (s *step) program(stdio []*os.File) (*stepProgram, error) {
 func (p *stepProgram) stdio(req *remote.Run, files []*os.File) error {
 	for _, f := range files {
 		if err := unix.Fchown(int(f.Fd()), int(req.UID), int(req.GID)); err != nil {
-			return fmt.Errorf("give streams to the step: %w", err)
+			return fmt.Errorf("give streams to the step: %w", ownerError(req.UID, req.GID, err))
 		}
 	}
 	first := 0

@@ -366,7 +366,7 @@ func writeFile(dir int, name string, f *sandbox.File) error {
 		rest = rest[n:]
 	}
 	if err := unix.Fchown(fd, int(f.UID), int(f.GID)); err != nil {
-		return fmt.Errorf("set owner: %w", err)
+		return ownerError(f.UID, f.GID, err)
 	}
 	if err := unix.Fchmod(fd, f.Mode&0o7777); err != nil {
 		return fmt.Errorf("set mode: %w", err)

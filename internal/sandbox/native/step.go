@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"path"
 	"runtime"
 	"sync"
 	"syscall"
@@ -28,6 +29,8 @@ type step struct {
 	lowers []string
 	// stubs are the mount points that were made for it.
 	stubs []stub
+	// sockets are those in the upper, once its changes were read.
+	sockets []socketLeft
 	// places are directories that go when the step has ended.
 	places []string
 
@@ -50,7 +53,7 @@ func (s *step) Run(stdio []*os.File) (exit remote.Exit, err error) {
 		return exit, err
 	}
 	defer end()
-	if s.lowers, err = s.box.lowers.stack(s.req.Lowers); err != nil {
+	if s.lowers, err = s.box.stack(s.req.Lowers); err != nil {
 		return exit, err
 	}
 	if err := s.box.readyCaches(s.req.Mounts); err != nil {
@@ -91,6 +94,11 @@ func (s *step) onThread(stdio []*os.File) (remote.Exit, error) {
 	if err := unix.Unshare(flags); err != nil {
 		return remote.Exit{}, fmt.Errorf("make namespaces: %w", err)
 	}
+	if s.req.NoNetwork {
+		if err := raiseLoopback(); err != nil {
+			return remote.Exit{}, err
+		}
+	}
 	exit, err := s.inside(stdio)
 	// Back where we came from: nothing else holds the step's mounts, so its overlay is gone when this returns.
 	if serr := unix.Setns(s.box.mounts, unix.CLONE_NEWNS); serr != nil {
@@ -126,6 +134,24 @@ func (s *step) inside(stdio []*os.File) (remote.Exit, error) {
 		return remote.Exit{}, &remote.StartError{Reason: fmt.Sprintf("exec %s: %v", p.file, failed.errno)}
 	}
 	return exit, err
+}
+
+// raiseLoopback makes the one interface of the calling thread's new network usable.
+func raiseLoopback() error {
+	fd, err := unix.Socket(unix.AF_INET, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		return fmt.Errorf("open the step's network: %w", err)
+	}
+	defer func() { _ = unix.Close(fd) }()
+	ifr, err := unix.NewIfreq("lo")
+	if err != nil {
+		return fmt.Errorf("name lo: %w", err)
+	}
+	ifr.SetUint16(unix.IFF_UP)
+	if err := unix.IoctlIfreq(fd, unix.SIOCSIFFLAGS, ifr); err != nil {
+		return fmt.Errorf("raise lo: %w", err)
+	}
+	return nil
 }
 
 // running notes the first process, and kills it if that was asked for before it was there.
@@ -186,6 +212,9 @@ func (s *step) Changes(write func(layer.Changes) error) error {
 		return err
 	}
 	defer upper.close()
+	var sockets []string
+	upper.opaque = s.box.overlay.opaque
+	upper.socket = func(p string) { sockets = append(sockets, p) }
 	lower := &lazyTree{open: func() (*dirTree, error) {
 		f, err := s.box.view(s.lowers)
 		if err != nil {
@@ -194,7 +223,47 @@ func (s *step) Changes(write func(layer.Changes) error) error {
 		return newDirTree(f), nil
 	}}
 	defer lower.close()
-	return write(layer.Diff(upper, lower))
+	if err := write(layer.Diff(upper, lower)); err != nil {
+		return err
+	}
+	s.sockets = nil
+	for _, p := range sockets {
+		_, err := lower.Lstat(p)
+		if err != nil && !isNotExist(err) {
+			return err
+		}
+		s.sockets = append(s.sockets, socketLeft{path: p, hides: err == nil})
+	}
+	return nil
+}
+
+// socketLeft is a socket that a step left behind.
+type socketLeft struct {
+	path string
+	// hides says that there is something below.
+	hides bool
+}
+
+// removeSockets takes the sockets out of an upper that will be a lower: no image can hold them. Times stay.
+func (s *step) removeSockets() error {
+	for _, left := range s.sockets {
+		p := path.Join(s.upper, left.path)
+		var parent unix.Stat_t
+		err := unix.Lstat(path.Dir(p), &parent)
+		if err == nil {
+			err = unix.Unlink(p)
+		}
+		if err == nil && left.hides {
+			err = unix.Mknod(p, unix.S_IFCHR, 0)
+		}
+		if err != nil {
+			return fmt.Errorf("remove socket /%s: %w", left.path, err)
+		}
+		if err := setTimes(unix.AT_FDCWD, path.Dir(p), &parent); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // SetTime implements [remote.Step].
@@ -219,6 +288,9 @@ func (s *step) SetTime(paths []string, to time.Time) error {
 func (s *step) Keep(id string) error {
 	if s.upper == "" {
 		return fmt.Errorf("keep %s: %w", s.req.Name, errBadRequest)
+	}
+	if err := s.removeSockets(); err != nil {
+		return err
 	}
 	if s.box.lowers.add(id, &lower{paths: []string{s.upper}}) {
 		s.upper = ""

@@ -67,6 +67,8 @@ type Keep struct {
 // Response answers a request.
 type Response struct {
 	Exit Exit
+	// Unsupported is what the child cannot do, if it has to give up for that.
+	Unsupported string
 	// Report answers Check.
 	Report []string
 }

@@ -11,6 +11,7 @@ import (
 
 	"hako/internal/layer"
 	"hako/internal/rootfs"
+	"hako/internal/sandbox"
 	"hako/internal/sandbox/child"
 	"hako/internal/tree"
 )
@@ -87,6 +88,16 @@ func (s *server) Accept(req *Request) bool {
 
 // Handle implements [child.Server].
 func (s *server) Handle(req *Request, files []*os.File, res *Response) error {
+	err := s.handle(req, files, res)
+	var unsupported *sandbox.UnsupportedError
+	if errors.As(err, &unsupported) {
+		res.Unsupported = unsupported.What
+	}
+	return err
+}
+
+// handle owns files.
+func (s *server) handle(req *Request, files []*os.File, res *Response) error {
 	if req.Boot != nil {
 		return s.boot(req.Boot, files)
 	}

@@ -93,9 +93,9 @@ func (h *handle) mountNow(ctx context.Context, l *rootfs.Lower) error {
 	if err != nil {
 		return fmt.Errorf("open layer %s: %w", l.ID, err)
 	}
-	_, err = h.Call(ctx, Request{Mount: &Mount{ID: l.ID.String(), Patch: m.Patch}}, m.Image.File)
+	res, err := h.Call(ctx, Request{Mount: &Mount{ID: l.ID.String(), Patch: m.Patch}}, m.Image.File)
 	if err != nil {
-		return fmt.Errorf("mount layer %s: %w", l.ID, err)
+		return fmt.Errorf("mount layer %s: %w", l.ID, failure(res, err))
 	}
 	return nil
 }
@@ -136,13 +136,21 @@ func (h *handle) run(ctx context.Context, req *Run, step *sandbox.Step) error {
 		return cause
 	}
 	if err != nil {
-		return fmt.Errorf("run %s: %w", step.Name, err)
+		return fmt.Errorf("run %s: %w", step.Name, failure(res, err))
 	}
 	if copied != nil {
 		h.forget(req.Step)
 		return fmt.Errorf("write the output of %s: %w", step.Name, copied)
 	}
 	return exitError(step, res.Exit)
+}
+
+// failure is the error of a request; one that the child cannot fulfil is a [*sandbox.UnsupportedError].
+func failure(res *Response, err error) error {
+	if res != nil && res.Unsupported != "" {
+		return &sandbox.UnsupportedError{What: res.Unsupported}
+	}
+	return err
 }
 
 // killPatience is how long a step that was killed may take to be over.

@@ -88,7 +88,7 @@ func bindCases() cases {
 		"written bind is forgotten": func(t *testing.T, b *bed) {
 			src := b.bind(b.other(t), "src")
 			r := b.mounted(t, one("/mnt", src), "write", "/mnt/new", "x", ";", "append", "/mnt/one", "more\n", ";", "rm", "/mnt/link",
-				";", "chown", "/mnt/pipe", "1", "2", ";", "mv", "/mnt/sub", "/mnt/moved", ";", "cat", "/mnt/one", "/mnt/moved/two").succeeds(t)
+				";", "chown", "/mnt/pipe", "1", "2", ";", "move", "/mnt/sub", "/mnt/moved", ";", "cat", "/mnt/one", "/mnt/moved/two").succeeds(t)
 			wantOut(t, r, "one\nmore\ntwo\n")
 			r.want(t, mounted()...)
 			r = b.mounted(t, one("/mnt", src), "ls", "/mnt", ";", "cat", "/mnt/one", ";", "stat", "/mnt/pipe").succeeds(t)
