@@ -102,18 +102,18 @@ func (c *command) fail(ctx context.Context, root *cobra.Command, err error) int 
 	var stopped *SignalError
 	switch {
 	case errors.As(context.Cause(ctx), &stopped):
-		c.ui.Failure("error building image: " + stopped.Error())
+		c.ui.Fail(ui.Failure{Prefix: "error building image: ", Err: stopped})
 		return 128 + stopped.Number
 	case errors.Is(err, errFound):
 		return 1
 	case errors.As(err, &checking):
-		c.ui.Failure("error checking Dockerfile: " + diag.Format(checking.error))
+		c.ui.Fail(ui.Failure{Prefix: "error checking Dockerfile: ", Err: checking.error})
 	case errors.As(err, &building):
-		c.ui.Failure("error building image: " + diag.Format(building.error))
+		c.ui.Fail(ui.Failure{Prefix: "error building image: ", Err: building.error})
 	case errors.As(err, &usage):
-		c.ui.Failure(fmt.Sprintf("Error: %s\nRun '%s --help' for usage.", diag.Format(usage.error), c.buildName()))
+		c.ui.Fail(ui.Failure{Prefix: "Error: ", Err: usage.error, Advice: fmt.Sprintf("Run '%s --help' for usage.", c.buildName())})
 	default:
-		c.ui.Failure("Error: " + diag.Format(err))
+		c.ui.Fail(ui.Failure{Prefix: "Error: ", Err: err})
 	}
 	var exit *sandbox.ExitError
 	if errors.As(err, &exit) && exit.ExitCode() > 0 {

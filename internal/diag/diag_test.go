@@ -3,6 +3,7 @@ package diag_test
 import (
 	"errors"
 	"fmt"
+	"strings"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
@@ -48,5 +49,39 @@ func TestFormatShowsEveryJoinedError(t *testing.T) {
 		if d := cmp.Diff(tt.want, diag.Format(tt.err)); d != "" {
 			t.Errorf("%s (-want +got):\n%s", name, d)
 		}
+	}
+}
+
+func TestFormatMarksAndShortensTheSource(t *testing.T) {
+	t.Parallel()
+	long := make([]string, 30)
+	for i := range long {
+		long[i] = fmt.Sprintf("  line %d", i)
+	}
+	long[1] = strings.Repeat("w", 1000)
+	e := &diag.Error{What: "RUN", Span: diag.Span{File: "Dockerfile", Start: 9, End: 38, Source: long, Before: []string{"FROM x", ""}, After: []string{"CMD y"}}}
+	want := `RUN
+  Dockerfile:9
+     7 | FROM x
+     8 | 
+   > 9 |   line 0
+  > 10 | ` + strings.Repeat("w", 240) + `…
+  > 11 |   line 2
+  > 12 |   line 3
+  > 13 |   line 4
+  > 14 |   line 5
+  > 15 |   line 6
+  > 16 |   line 7
+  > 17 |   line 8
+  > 18 |   line 9
+     … | (19 lines more)
+  > 38 |   line 29
+    39 | CMD y`
+	if d := cmp.Diff(want, diag.Format(e)); d != "" {
+		t.Errorf("-want +got:\n%s", d)
+	}
+	e.Span = e.Span.Alone()
+	if got := diag.Format(e); strings.Contains(got, ">") || strings.Contains(got, "FROM") {
+		t.Errorf("alone, it still has marks or what is around it:\n%s", got)
 	}
 }

@@ -177,8 +177,19 @@ func (f *File) span(at []parser.Range) diag.Span {
 		return diag.Span{File: f.Name}
 	}
 	s.Source = f.lines[s.Start-1 : s.End : s.End]
+	from, to := max(0, s.Start-1-spanContext), min(len(f.lines), s.End+spanContext)
+	for from < s.Start-1 && strings.TrimSpace(f.lines[from]) == "" {
+		from++
+	}
+	for to > s.End && strings.TrimSpace(f.lines[to-1]) == "" {
+		to--
+	}
+	s.Before, s.After = f.lines[from:s.Start-1:s.Start-1], f.lines[s.End:to:to]
 	return s
 }
+
+// spanContext is how many lines are shown on each side of those that are meant.
+const spanContext = 2
 
 // splitLines cuts text into lines without their ends and without a byte order mark.
 func splitLines(text []byte) []string {

@@ -70,7 +70,7 @@ func (r *Report) text() string {
 		if w.URL != "" {
 			b.WriteString(" - " + w.URL)
 		}
-		b.WriteString("\n" + diag.Format(&diag.Error{What: w.Message, Span: w.Span}) + "\n")
+		b.WriteString("\n" + diag.Format(&diag.Error{What: w.Message, Span: w.Span.Alone()}) + "\n")
 	}
 	return b.String()
 }

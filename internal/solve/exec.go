@@ -34,8 +34,9 @@ func (s *solver) exec(ctx context.Context, j job, op *plan.Run) (*state, error) 
 	if err != nil {
 		return nil, err
 	}
-	out := newLines(s.parts.Events, j.step.ID, false)
-	errs := newLines(s.parts.Events, j.step.ID, true)
+	last := &tail{}
+	out := &lines{sink: s.parts.Events, step: j.step.ID, last: last}
+	errs := &lines{sink: s.parts.Events, step: j.step.ID, stderr: true, last: last}
 	start := s.parts.Now()
 	outcome, err := engine.Run(ctx, &sandbox.Step{
 		Name: j.step.ID, Lowers: j.cur.stack.Lowers(),
@@ -48,7 +49,7 @@ func (s *solver) exec(ctx context.Context, j job, op *plan.Run) (*state, error) 
 	errs.flush()
 	s.span("sandbox", j.step, start)
 	if err != nil {
-		return nil, failed(j.step, err)
+		return nil, failed(j.step, last, err)
 	}
 	next, err := s.commit(ctx, outcome.Changes(), j)
 	if err == nil {
@@ -68,25 +69,13 @@ func network(n plan.Network) sandbox.Network {
 }
 
 // failed explains a step that did not succeed.
-func failed(step *plan.Step, err error) error {
+func failed(step *plan.Step, last *tail, err error) error {
 	var exit *sandbox.ExitError
 	if !errors.As(err, &exit) {
 		return err
 	}
-	return &diag.Error{What: "RUN", Span: step.Span, Cause: err, Hint: exitHint(exit)}
-}
-
-// exitHint says what an exit code or a signal usually means.
-func exitHint(e *sandbox.ExitError) string {
-	switch {
-	case e.Signal == 9: // SIGKILL
-		return "The command may have run out of memory: raise the container's memory limit."
-	case e.Code == 127: // sh(1): command not found
-		return "A command was not found: install it in an earlier step or check PATH."
-	case e.Code == 126: // sh(1): command found but not executable
-		return "A command could not be executed: check its mode, its interpreter and its architecture."
-	}
-	return ""
+	lines := last.text()
+	return &diag.Error{What: "RUN", Span: step.Span, Cause: err, Output: lines, Hint: advise(exit, step, lines)}
 }
 
 // withSecrets sets variables over those of the same names.
@@ -137,16 +126,13 @@ type lines struct {
 	sink   event.Sink
 	step   string
 	stderr bool
+	last   *tail
 
 	mu   sync.Mutex // guards rest
 	rest []byte
 }
 
 var _ io.Writer = (*lines)(nil)
-
-func newLines(sink event.Sink, step string, stderr bool) *lines {
-	return &lines{sink: sink, step: step, stderr: stderr}
-}
 
 // Write never fails.
 func (l *lines) Write(p []byte) (int, error) {
@@ -180,6 +166,7 @@ func (l *lines) flush() {
 
 // emitLocked hands line over to the sink, which may keep it.
 func (l *lines) emitLocked(line []byte) {
+	l.last.add(line)
 	l.sink.Emit(event.StepOutput{Step: l.step, Stderr: l.stderr, Line: line})
 	l.rest = nil
 }

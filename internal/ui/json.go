@@ -14,11 +14,12 @@ import (
 //	step      a step begins           step; msg is the instruction
 //	output    a line of a command     step, stream (stdout, stderr); base64 if the line is not UTF-8: then msg is a rendering
 //	done      a step succeeded        step, seconds, cached
-//	failed    a step failed           step, seconds, error
+//	failed    a step failed           step, seconds, error; exitCode of a command, 255 after a signal
 //	progress  bytes of a transfer     transfer, done and total in bytes, finished
 //	warning   goes on, but look       file, line, endLine, source where it is about the Dockerfile; rule, description, url if it breaks a rule
 //	log       anything else
-//	error     why the build failed; the last line
+//	error     why the build failed; the last line. error is the message on one line, msg all that text shows; file, line, endLine, source
+//	          where it is about the Dockerfile; exitCode and output, the last lines, of a command; hint, what to do
 //
 // Fields may be added; a reader must skip what it does not know.
 type record struct {
@@ -46,6 +47,10 @@ type record struct {
 	Rule        string   `json:"rule,omitempty"`
 	Description string   `json:"description,omitempty"`
 	URL         string   `json:"url,omitempty"`
+
+	ExitCode int      `json:"exitCode,omitempty"`
+	Output   []string `json:"output,omitempty"`
+	Hint     string   `json:"hint,omitempty"`
 }
 
 func (u *UI) json(r record) {

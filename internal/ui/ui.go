@@ -153,18 +153,6 @@ func warning(e event.Warning) record {
 	return r
 }
 
-// Failure shows the error that ended everything: message is what a user reads, over one or more lines.
-// As text it comes as it is, without level and time, so that it is the last thing on standard error.
-func (u *UI) Failure(message string) {
-	u.mu.Lock()
-	defer u.mu.Unlock()
-	if u.opts.Format == JSON {
-		u.json(record{level: Error, Type: "error", Message: message})
-		return
-	}
-	u.write(u.opts.Stderr, message+"\n")
-}
-
 func (u *UI) output(e event.StepOutput) {
 	line := strings.TrimSuffix(string(e.Line), "\n")
 	if u.opts.Format == JSON {
@@ -192,6 +180,7 @@ func (u *UI) done(e event.StepDone) {
 	case e.Err != nil:
 		r.level, r.Type, r.Message = Error, "failed", "failed after "+round(e.Duration).String()
 		r.Error = e.Err.Error()
+		r.ExitCode = exitCode(e.Err)
 	case e.Cached:
 		r.Message = "cached"
 	case e.Duration < quickStep && u.opts.Format != JSON:

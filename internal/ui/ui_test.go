@@ -36,7 +36,7 @@ func story(c *clock, u *UI) {
 	u.Emit(event.StepDone{Step: "build/2", Duration: time.Millisecond})
 	u.Emit(event.StepStarted{Step: "build/3", Name: "RUN false"})
 	u.Emit(event.StepDone{Step: "build/3", Duration: time.Millisecond, Err: errors.New("command exited with code 1")})
-	u.Failure("error building image: RUN: command exited with code 1")
+	u.Fail(Failure{Prefix: "error building image: ", Err: errors.New("RUN: command exited with code 1")})
 }
 
 func TestText(t *testing.T) {
@@ -96,11 +96,11 @@ func TestJSON(t *testing.T) {
 	u.Emit(event.StepStarted{Step: "a/1", Name: "RUN <x> & y"})
 	u.Emit(event.StepOutput{Step: "a/1", Line: []byte("\xff\n")})
 	u.Emit(event.StepDone{Step: "a/1", Duration: 1500 * time.Millisecond})
-	u.Failure("boom\n  Dockerfile:1")
+	u.Fail(Failure{Prefix: "oh: ", Err: &diag.Error{What: "boom", Span: diag.Span{File: "Dockerfile", Start: 1, End: 1}}, Advice: "Stop."})
 	want := `{"time":"2026-01-02T03:04:05Z","level":"info","type":"step","msg":"RUN <x> & y","step":"a/1"}
 {"time":"2026-01-02T03:04:05Z","level":"info","type":"output","msg":"\ufffd","step":"a/1","stream":"stdout","base64":"/w=="}
 {"time":"2026-01-02T03:04:05Z","level":"info","type":"done","msg":"done in 1.5s","step":"a/1","seconds":1.5}
-{"time":"2026-01-02T03:04:05Z","level":"error","type":"error","msg":"boom\n  Dockerfile:1"}
+{"time":"2026-01-02T03:04:05Z","level":"error","type":"error","msg":"oh: boom\n  Dockerfile:1\nStop.","error":"Dockerfile:1: boom","file":"Dockerfile","line":1,"endLine":1}
 `
 	if diff := cmp.Diff(want, log.String()); diff != "" {
 		t.Errorf("log (-want +got):\n%s", diff)
