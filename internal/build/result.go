@@ -30,7 +30,7 @@ func (b *builder) assemble(ctx context.Context, graphs []*plan.Graph, solved []*
 	if err != nil {
 		return nil, err
 	}
-	out := &output.Result{}
+	out := &output.Result{Time: graphs[0].Created}
 	for i, f := range done {
 		im, err := b.image(graphs[i], f, format)
 		if err != nil {

@@ -73,7 +73,24 @@ func filesOf(ctx context.Context, e export, r *Result) (layer.Changes, error) {
 		})
 	}
 	slices.SortFunc(all.platforms, func(a, b platformTree) int { return tree.Compare(a.name, b.name) })
+	if r.Time != nil {
+		return &timed{all, *r.Time}, nil
+	}
 	return all, nil
+}
+
+// timed are files that all have one time.
+type timed struct {
+	layer.Changes
+	time time.Time
+}
+
+// Each implements [layer.Changes].
+func (t *timed) Each(ctx context.Context, fn func(tree.Entry, io.Reader) error) error {
+	return t.Changes.Each(ctx, func(e tree.Entry, content io.Reader) error {
+		e.ModTime = t.time
+		return fn(e, content)
+	})
 }
 
 // platformDir is "linux_arm64".

@@ -97,6 +97,8 @@ type Result struct {
 	// Index describes IndexData, which names Images and then Extra. Its Digest is empty if there is one image and no index.
 	Index     ocispec.Descriptor
 	IndexData []byte
+	// Time, if not nil, is the time of every file that is exported, as BuildKit has it with SOURCE_DATE_EPOCH.
+	Time *time.Time
 }
 
 // HasIndex says whether a tag points to an index.
