@@ -324,6 +324,15 @@ func (f *fields) string() string {
 
 func parseEntry(b []byte) (tree.Entry, error) {
 	f := &fields{b: b}
+	e := f.header()
+	if f.bad || len(f.b) != 0 {
+		return tree.Entry{}, errStream
+	}
+	return e, nil
+}
+
+// header takes apart what appendHeader made.
+func (f *fields) header() tree.Entry {
 	var e tree.Entry
 	e.Path = f.string()
 	e.Kind = tree.Kind(f.uint(uint64(tree.Whiteout))) //nolint:gosec // bounded
@@ -349,8 +358,8 @@ func parseEntry(b []byte) (tree.Entry, error) {
 		name := f.string()
 		e.Xattrs[name] = f.string()
 	}
-	if f.bad || len(f.b) != 0 || uint64(len(e.Xattrs)) != count {
-		return tree.Entry{}, errStream
+	if uint64(len(e.Xattrs)) != count {
+		f.fail()
 	}
-	return e, nil
+	return e
 }
