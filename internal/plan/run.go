@@ -141,6 +141,9 @@ func proxyNames() []string {
 	return []string{"http_proxy", "https_proxy", "ftp_proxy", "no_proxy", "all_proxy"}
 }
 
+// IsProxy says whether a variable of this name is one of the predefined proxy arguments, in either case.
+func IsProxy(name string) bool { return proxyName(name) != "" }
+
 // proxyName is the lower-case name of a proxy variable, or empty if key is none.
 func proxyName(key string) string {
 	if k := strings.ToLower(key); slices.Contains(proxyNames(), k) {

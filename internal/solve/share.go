@@ -2,6 +2,7 @@ package solve
 
 import (
 	"fmt"
+	"maps"
 	"reflect"
 	"slices"
 	"strings"
@@ -19,6 +20,7 @@ import (
 type share struct {
 	numbers map[string]int // by what makes the state
 	final   map[*plan.Stage]int
+	images  map[int]string // definitions of base images, by their states
 	steps   map[*plan.Step]*shared
 	all     map[int]*shared
 	links   map[string]*link // by operation, whatever they stand on
@@ -30,6 +32,12 @@ type shared struct {
 	step *plan.Step
 	// keep says that a later step of any of them reads the layer's files outside a sandbox.
 	keep bool
+	// below is the state that it stands on, by number; operation is what it does, see the function of this name.
+	below     int
+	operation string
+	// definition is the step's key before anything is built, and known what the cache has by it; set by consult.
+	definition string
+	known      *Cached
 	// link makes the layer of a COPY --link; nil for others.
 	link *link
 
@@ -42,7 +50,7 @@ type shared struct {
 // newShare finds the equal steps of graphs, which were made from one Dockerfile.
 func newShare(graphs []*plan.Graph) *share {
 	h := &share{
-		numbers: map[string]int{}, final: map[*plan.Stage]int{}, steps: map[*plan.Step]*shared{}, all: map[int]*shared{},
+		numbers: map[string]int{}, images: map[int]string{}, final: map[*plan.Stage]int{}, steps: map[*plan.Step]*shared{}, all: map[int]*shared{},
 		links: map[string]*link{},
 	}
 	for _, g := range graphs {
@@ -60,15 +68,16 @@ func (h *share) stage(st *plan.Stage, uses *uses) {
 		if step.Op == nil {
 			continue
 		}
-		operation, keep := h.operation(step), uses.keep(st, i)
-		cur = h.number(cur, operation)
+		text, keep := h.operation(step), uses.keep(st, i)
+		under := cur
+		cur = h.number(cur, text)
 		s, ok := h.all[cur]
 		if !ok {
-			s = &shared{step: step, done: make(chan struct{})}
+			s = &shared{step: step, below: under, operation: operation(step), done: make(chan struct{})}
 			h.all[cur] = s
 		}
 		if isLink(step) {
-			s.link = h.link(step, operation)
+			s.link = h.link(step, text)
 			s.link.keep = s.link.keep || keep
 		}
 		s.keep = s.keep || keep
@@ -93,12 +102,17 @@ func (h *share) base(st *plan.Stage) int {
 	case st.Base.Stage != nil:
 		return h.final[st.Base.Stage]
 	case st.Base.Image != nil:
-		return h.number(0, imageName(st.Base.Image))
+		n := h.number(0, imageName(st.Base.Image))
+		h.images[n] = imageDefinition(st.Base.Image)
+		return n
 	}
 	return 0
 }
 
 func imageName(ref *plan.ImageRef) string { return fmt.Sprintf("image %q %q", ref.Ref, ref.Digest) }
+
+// imageDefinition identifies an image wherever it comes from.
+func imageDefinition(ref *plan.ImageRef) string { return "image " + ref.Digest.String() }
 
 // number is that of the state that operation makes of the state below.
 func (h *share) number(below int, operation string) int {
@@ -185,4 +199,53 @@ func (h *share) describeMap(b *strings.Builder, v reflect.Value) {
 	}
 	slices.Sort(pairs)
 	fmt.Fprintf(b, "%d:%s", len(pairs), strings.Join(pairs, ""))
+}
+
+// inOrder are the steps, each after what it stands on.
+func (h *share) inOrder() []*shared {
+	numbers := slices.Sorted(maps.Keys(h.all))
+	out := make([]*shared, len(numbers))
+	for i, n := range numbers {
+		out[i] = h.all[n]
+	}
+	return out
+}
+
+// definitions are the definitions of inOrder's steps, given what each reads of contexts. That of a step whose contexts
+// could not be read is empty, and so are those of all that need it.
+func (h *share) definitions(contexts [][]string) []string {
+	known := map[int]string{0: "scratch"}
+	maps.Copy(known, h.images)
+	numbers := slices.Sorted(maps.Keys(h.all))
+	out := make([]string, len(numbers))
+	for i, n := range numbers {
+		s := h.all[n]
+		out[i] = h.definition(s, known, contexts[i])
+		known[n] = out[i]
+	}
+	return out
+}
+
+func (h *share) definition(s *shared, known map[int]string, contexts []string) string {
+	f := newFramed(keyVersion + " definition")
+	parts := []string{s.operation, known[s.below]}
+	from := reads(s.step.Op)
+	if len(contexts) != len(from) {
+		return ""
+	}
+	for i, r := range from {
+		switch {
+		case r.Stage != nil:
+			parts = append(parts, known[h.final[r.Stage]])
+		case r.Image != nil:
+			parts = append(parts, imageDefinition(r.Image))
+		default:
+			parts = append(parts, contexts[i])
+		}
+	}
+	if slices.Contains(parts, "") {
+		return ""
+	}
+	f.add(parts...)
+	return f.hex()
 }

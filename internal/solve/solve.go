@@ -9,8 +9,10 @@ import (
 	"maps"
 	"net"
 	"os"
+	"sync"
 	"time"
 
+	"github.com/opencontainers/go-digest"
 	"golang.org/x/sync/errgroup"
 
 	"hako/internal/event"
@@ -54,6 +56,8 @@ type Maker interface {
 // Layer is one layer of an image: what it is called and how its files are read.
 type Layer struct {
 	layer.Descriptor
+	// Content identifies what a layer made by a step says, but for times; empty for a layer of a base image.
+	Content digest.Digest
 	// Source reads the layer's files.
 	Source rootfs.Source
 	// Blob reads the compressed layer of a base image, which lies in Repositories; both are nil for a layer made here.
@@ -81,6 +85,8 @@ type Parts struct {
 	Now    func() time.Time
 	// Latest, if not nil, is the time that no file of a new layer may be younger than.
 	Latest *time.Time
+	// Cache keeps what steps make; nil for none.
+	Cache Cache
 	// Jobs bounds how many steps run at the same time; at least 1.
 	Jobs int
 }
@@ -103,7 +109,7 @@ type Result struct {
 func Solve(ctx context.Context, graphs []*plan.Graph, parts Parts) ([]*Result, error) {
 	s := &solver{
 		parts: parts, slots: make(chan struct{}, max(parts.Jobs, 1)), stages: map[*plan.Stage]*node{}, share: newShare(graphs),
-		held: newParts(parts.Maker), caches: newCaches(),
+		held: newParts(parts.Maker), caches: newCaches(), contents: map[plan.From]*contents{},
 	}
 	for _, g := range graphs {
 		if err := s.checkGiven(g); err != nil {
@@ -115,6 +121,9 @@ func Solve(ctx context.Context, graphs []*plan.Graph, parts Parts) ([]*Result, e
 		for _, st := range g.Stages {
 			s.stages[st] = &node{done: make(chan struct{}), created: map[int]time.Time{}}
 		}
+	}
+	if err := s.consult(ctx); err != nil {
+		return nil, err
 	}
 	for _, g := range graphs {
 		for _, st := range g.Stages {
@@ -151,6 +160,9 @@ type solver struct {
 	// held are the parts of contexts that steps mount.
 	held   *heldParts
 	caches *caches
+
+	mu       sync.Mutex // guards contents
+	contents map[plan.From]*contents
 }
 
 // node is a stage and, once done is closed, what became of it. The stage's own goroutine owns it until then.
@@ -206,7 +218,7 @@ func (s *solver) once(ctx context.Context, sh *shared, cur *state) (_ *state, er
 		if sh.link != nil {
 			sh.state, err = s.linked(ctx, sh.link, cur)
 		} else {
-			sh.state, err = s.step(ctx, job{step: sh.step, cur: cur, keep: sh.keep})
+			sh.state, err = s.cachedStep(ctx, sh, cur)
 		}
 		if err == nil {
 			sh.created = s.parts.Now()
@@ -222,6 +234,19 @@ func (s *solver) once(ctx context.Context, sh *shared, cur *state) (_ *state, er
 	case <-ctx.Done():
 		return nil, context.Cause(ctx)
 	}
+}
+
+// cachedStep is the state after sh on cur, from the cache if that has it.
+func (s *solver) cachedStep(ctx context.Context, sh *shared, cur *state) (*state, error) {
+	st, k, err := s.cached(ctx, sh, cur)
+	if st != nil || err != nil {
+		return st, err
+	}
+	st, err = s.step(ctx, job{step: sh.step, cur: cur, keep: sh.keep})
+	if err == nil {
+		s.keep(sh, k, st)
+	}
+	return st, err
 }
 
 // base is the state that st starts from.

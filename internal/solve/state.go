@@ -10,17 +10,19 @@ import (
 type state struct {
 	layers []Layer
 	stack  *rootfs.Stack
+	// content identifies what the layers hold, see contentID.
+	content string
 }
 
 func newState(layers []Layer) *state {
-	sources := make([]rootfs.Source, len(layers))
-	for i, l := range layers {
-		sources[i] = l.Source
+	s := &state{}
+	for _, l := range layers {
+		s = s.with(l)
 	}
-	return &state{layers: layers, stack: rootfs.NewStack(sources...)}
+	return s
 }
 
 // with is the state with one more layer on top.
 func (s *state) with(l Layer) *state {
-	return &state{layers: append(slices.Clip(s.layers), l), stack: s.stack.Push(l.Source)}
+	return &state{layers: append(slices.Clip(s.layers), l), stack: s.stack.Push(l.Source), content: contentID(s.content, &l)}
 }

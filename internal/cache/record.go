@@ -1,0 +1,235 @@
+// Package cache keeps what steps made for later builds: in a repository of a registry, or in a directory.
+//
+// A record says what a step's layer is and what it was made of; its names, the keys, are digests of the step and its inputs.
+// Nothing that a store says is believed before it has been verified: a record that is missing, damaged or about something
+// else is a miss. A store that fails never fails a build.
+package cache
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"encoding/binary"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"maps"
+	"regexp"
+	"slices"
+	"time"
+
+	"github.com/klauspost/compress/zstd"
+	"github.com/opencontainers/go-digest"
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+
+	"hako/internal/layer"
+)
+
+// Key names a record: the hexadecimal SHA-256 of a step and its inputs.
+type Key string
+
+var errKey = errors.New("not a key")
+
+// Validate says whether k can name a record.
+func (k Key) Validate() error {
+	if !regexp.MustCompile(`^[0-9a-f]{64}$`).MatchString(string(k)) {
+		return fmt.Errorf("%q: %w", string(k), errKey)
+	}
+	return nil
+}
+
+// Record is the result of a step.
+type Record struct {
+	// Keys are all names of the record.
+	Keys []Key
+	// Created is when the step ran.
+	Created time.Time
+	// Layer is what the step made.
+	Layer layer.Descriptor
+	// Content identifies what the layer says, but for times.
+	Content digest.Digest
+	// Inputs and Exact identify what the step stood on and read when it ran: as wholes, and just what was read of them.
+	Inputs, Exact Key
+	// Listing describes the blob with the layer's index.
+	Listing ocispec.Descriptor
+}
+
+// version is that of the records' form; records of another are misses.
+const version = 1
+
+// document is a record as JSON.
+type document struct {
+	Version   int                `json:"version"`
+	Keys      []Key              `json:"keys"`
+	Created   time.Time          `json:"created"`
+	MediaType string             `json:"mediaType"`
+	Digest    digest.Digest      `json:"digest"`
+	Size      int64              `json:"size"`
+	DiffID    digest.Digest      `json:"diffID"`
+	Content   digest.Digest      `json:"content"`
+	Inputs    Key                `json:"inputs"`
+	Exact     Key                `json:"exact"`
+	Listing   ocispec.Descriptor `json:"listing"`
+}
+
+// MarshalJSON encodes r.
+func (r *Record) MarshalJSON() ([]byte, error) {
+	return json.Marshal(document{
+		Version: version, Keys: r.Keys, Created: r.Created.UTC(), MediaType: r.Layer.MediaType, Digest: r.Layer.Digest, Size: r.Layer.Size,
+		DiffID: r.Layer.DiffID, Content: r.Content, Inputs: r.Inputs, Exact: r.Exact, Listing: r.Listing,
+	})
+}
+
+// UnmarshalJSON decodes a record and verifies it.
+func (r *Record) UnmarshalJSON(data []byte) error {
+	var d document
+	if err := json.Unmarshal(data, &d); err != nil {
+		return err
+	}
+	if d.Version != version {
+		return fmt.Errorf("a record of version %d", d.Version)
+	}
+	for _, k := range append(slices.Clone(d.Keys), d.Inputs, d.Exact) {
+		if err := k.Validate(); err != nil {
+			return err
+		}
+	}
+	for _, id := range []digest.Digest{d.Digest, d.DiffID, d.Content, d.Listing.Digest} {
+		if err := id.Validate(); err != nil {
+			return fmt.Errorf("digest %q: %w", string(id), err)
+		}
+	}
+	if d.Size <= 0 || d.Listing.Size <= 0 || d.Listing.Size > maxListing || d.MediaType == "" {
+		return errors.New("a size or media type is impossible")
+	}
+	*r = Record{
+		Keys: d.Keys, Created: d.Created, Content: d.Content, Inputs: d.Inputs, Exact: d.Exact, Listing: d.Listing,
+		Layer: layer.Descriptor{MediaType: d.MediaType, Digest: d.Digest, Size: d.Size, DiffID: d.DiffID},
+	}
+	return nil
+}
+
+// Found is a record in a store.
+type Found struct {
+	Record
+	store blobs
+}
+
+// blobs is where the blobs of a found record are.
+type blobs interface {
+	// blob reads a blob. Only if the last Read returned io.EOF, the content is what it should be.
+	blob(ctx context.Context, d ocispec.Descriptor) (io.ReadCloser, error)
+	// repository is where the blob lies in a registry, or empty.
+	repository() string
+}
+
+// Blob reads the layer. Only if the last Read returned io.EOF, the content is what it should be. The caller closes it.
+func (f *Found) Blob(ctx context.Context) (io.ReadCloser, error) {
+	return f.store.blob(ctx, ocispec.Descriptor{MediaType: f.Layer.MediaType, Digest: f.Layer.Digest, Size: f.Layer.Size})
+}
+
+// Repository is where in a registry the layer lies ("host/path"), or empty.
+func (f *Found) Repository() string { return f.store.repository() }
+
+// Listing fetches what the layer says.
+func (f *Found) Listing(ctx context.Context) (*Listing, error) {
+	rc, err := f.store.blob(ctx, f.Record.Listing)
+	if err != nil {
+		return nil, fmt.Errorf("read the listing of a cached layer: %w", err)
+	}
+	data, err := io.ReadAll(io.LimitReader(rc, maxListing+1))
+	if cerr := rc.Close(); err == nil {
+		err = cerr
+	}
+	var l *Listing
+	if err == nil {
+		l, err = decodeListing(data)
+	}
+	if err == nil && l.Index.Digest(".") != f.Content {
+		err = errors.New("it is of another layer")
+	}
+	if err != nil {
+		return nil, fmt.Errorf("read the listing of a cached layer: %w", err)
+	}
+	return l, nil
+}
+
+// Listing is what is known of a layer without its blob.
+type Listing struct {
+	Index *layer.Index
+	// Small are the contents of files that most builds read, by path.
+	Small map[string][]byte
+}
+
+const (
+	// listingType is the media type of a listing: zstd of the small files and the index.
+	listingType = "application/vnd.hako.cache.listing.v1+zstd"
+	maxListing  = 512 << 20
+	maxSmall    = 16 << 20 // of all small files together
+)
+
+// encodeListing is deterministic.
+func encodeListing(l *Listing) ([]byte, error) {
+	var out bytes.Buffer
+	w, err := zstd.NewWriter(&out, zstd.WithEncoderConcurrency(1))
+	if err != nil {
+		return nil, err
+	}
+	b := binary.AppendUvarint(nil, uint64(len(l.Small)))
+	for _, name := range slices.Sorted(maps.Keys(l.Small)) {
+		for _, s := range []string{name, string(l.Small[name])} {
+			b = append(binary.AppendUvarint(b, uint64(len(s))), s...)
+		}
+	}
+	if _, err := w.Write(b); err != nil {
+		return nil, err
+	}
+	if err := layer.EncodeIndex(w, l.Index); err != nil {
+		return nil, err
+	}
+	return out.Bytes(), w.Close()
+}
+
+func decodeListing(data []byte) (*Listing, error) {
+	const maxMemory = 4 << 30
+	zr, err := zstd.NewReader(bytes.NewReader(data), zstd.WithDecoderConcurrency(1), zstd.WithDecoderMaxMemory(maxMemory), zstd.WithDecoderMaxWindow(32<<20))
+	if err != nil {
+		return nil, err
+	}
+	defer zr.Close()
+	r := bufio.NewReader(zr)
+	count, err := binary.ReadUvarint(r)
+	if err != nil || count > maxSmall {
+		return nil, errors.Join(errListing, err)
+	}
+	l := &Listing{Small: map[string][]byte{}}
+	left := uint64(maxSmall)
+	for range count {
+		var pair [2][]byte
+		for i := range pair {
+			if pair[i], err = readBytes(r, &left); err != nil {
+				return nil, err
+			}
+		}
+		l.Small[string(pair[0])] = pair[1]
+	}
+	if l.Index, err = layer.DecodeIndex(r); err != nil {
+		return nil, err
+	}
+	return l, nil
+}
+
+var errListing = errors.New("the listing is garbled")
+
+// readBytes reads bytes with their length in front, at most left of them.
+func readBytes(r *bufio.Reader, left *uint64) ([]byte, error) {
+	n, err := binary.ReadUvarint(r)
+	if err != nil || n > *left {
+		return nil, errors.Join(errListing, err)
+	}
+	*left -= n
+	out := make([]byte, n)
+	_, err = io.ReadFull(r, out)
+	return out, err
+}

@@ -1,0 +1,198 @@
+package solve
+
+import (
+	"context"
+	"time"
+
+	"github.com/opencontainers/go-digest"
+	"golang.org/x/sync/errgroup"
+
+	"hako/internal/event"
+	"hako/internal/filecopy"
+	"hako/internal/plan"
+)
+
+// Cache keeps what steps made.
+type Cache interface {
+	// Keeps says whether results of op are looked up and kept.
+	Keeps(op plan.Op) bool
+	// Get returns what is known by a key, or nil.
+	Get(ctx context.Context, key string) *Cached
+	// Put keeps a result by its keys. It may do so later.
+	Put(c *Cached, keys []string)
+}
+
+// Cached is the result of a step in a cache.
+type Cached struct {
+	Layer Layer
+	// Inputs and Exact are the keys that the step had when it ran.
+	Inputs, Exact string
+	Created       time.Time
+}
+
+// keys are those of one step on one state.
+type keys struct{ definition, inputs, exact string }
+
+// consult finds the definitions of all steps and asks the cache for them, all at once.
+func (s *solver) consult(ctx context.Context) error {
+	if s.parts.Cache == nil {
+		return nil
+	}
+	steps := s.share.inOrder()
+	contexts := make([][]string, len(steps))
+	g, gctx := errgroup.WithContext(ctx)
+	g.SetLimit(max(s.parts.Jobs, 1))
+	for i, sh := range steps {
+		g.Go(func() error {
+			contexts[i] = s.contextDigests(gctx, sh.step.Op)
+			return context.Cause(gctx)
+		})
+	}
+	if err := g.Wait(); err != nil {
+		return err
+	}
+	definitions := s.share.definitions(contexts)
+	const lookups = 16 // at once
+	g, gctx = errgroup.WithContext(ctx)
+	g.SetLimit(lookups)
+	for i, sh := range steps {
+		sh.definition = definitions[i]
+		if sh.definition != "" && s.parts.Cache.Keeps(sh.step.Op) {
+			g.Go(func() error {
+				sh.known = s.parts.Cache.Get(gctx, sh.definition)
+				return context.Cause(gctx)
+			})
+		}
+	}
+	return g.Wait()
+}
+
+// contextDigests identifies what op reads of places that are no stage and no image, in the order of reads. It is nil if they
+// cannot be read: the step itself will say why.
+func (s *solver) contextDigests(ctx context.Context, op plan.Op) []string {
+	from := reads(op)
+	out := make([]string, len(from))
+	for i, f := range from {
+		if f.Stage != nil || f.Image != nil {
+			continue
+		}
+		id, err := s.digestFrom(ctx, op, i)
+		if err != nil {
+			return nil
+		}
+		out[i] = id
+	}
+	return out
+}
+
+// keysOf finds the keys of sh on cur, for which all that it reads has to be there.
+func (s *solver) keysOf(ctx context.Context, sh *shared, cur *state) (keys, error) {
+	k := keys{definition: sh.definition}
+	inputs, exact := newFramed(keyVersion+" inputs"), newFramed(keyVersion+" exact")
+	for _, f := range []framed{inputs, exact} {
+		f.add(sh.operation, cur.content)
+	}
+	for i, from := range reads(sh.step.Op) {
+		whole := ""
+		if st, err := s.stateOf(ctx, from); err != nil {
+			return k, err
+		} else if st != nil {
+			whole = st.content
+		}
+		part, err := s.digestFrom(ctx, sh.step.Op, i)
+		if err != nil {
+			return k, err
+		}
+		if whole == "" {
+			whole = part
+		}
+		inputs.add(whole)
+		exact.add(part)
+	}
+	k.inputs, k.exact = inputs.hex(), exact.hex()
+	return k, nil
+}
+
+// cached is the state after sh on cur as the cache has it, or nil, and the keys by which to keep the result.
+func (s *solver) cached(ctx context.Context, sh *shared, cur *state) (*state, keys, error) {
+	if s.parts.Cache == nil || !s.parts.Cache.Keeps(sh.step.Op) {
+		return nil, keys{}, nil
+	}
+	if err := s.ready(ctx, sh.step); err != nil {
+		return nil, keys{}, err
+	}
+	k, err := s.keysOf(ctx, sh, cur)
+	if err != nil {
+		return nil, keys{}, nil // the step itself will say what is wrong
+	}
+	hit := sh.known
+	if hit == nil || hit.Inputs != k.inputs && hit.Exact != k.exact {
+		hit = s.parts.Cache.Get(ctx, k.exact)
+	}
+	if hit == nil || hit.Exact != k.exact && hit.Inputs != k.inputs {
+		return nil, k, context.Cause(ctx)
+	}
+	now := s.parts.Now()
+	s.parts.Events.Emit(event.StepStarted{Step: sh.step.ID, Name: sh.step.Text, Time: now})
+	if s.parts.Made != nil {
+		s.parts.Made(hit.Layer)
+	}
+	s.parts.Events.Emit(event.StepDone{Step: sh.step.ID, Cached: true, Duration: s.parts.Now().Sub(now)})
+	return cur.with(hit.Layer), k, nil
+}
+
+// keep puts the result of a step that ran into the cache.
+func (s *solver) keep(sh *shared, k keys, next *state) {
+	if k.exact == "" {
+		return
+	}
+	ids := []string{k.exact}
+	if k.definition != "" {
+		ids = append(ids, k.definition)
+	}
+	s.parts.Cache.Put(&Cached{Layer: next.layers[len(next.layers)-1], Inputs: k.inputs, Exact: k.exact, Created: s.parts.Now()}, ids)
+}
+
+// stateOf is the state that f is the files of, or nil if it is no stage and no image.
+func (s *solver) stateOf(ctx context.Context, f plan.From) (*state, error) {
+	switch {
+	case f.Stage != nil:
+		return s.wait(ctx, f.Stage)
+	case f.Image != nil:
+		return s.image(ctx, f.Image)
+	}
+	return nil, nil
+}
+
+// contentsOf is the tree of f, with the digests of its files remembered.
+func (s *solver) contentsOf(ctx context.Context, f plan.From) (*contents, error) {
+	t, _, err := s.from(ctx, f)
+	if err != nil {
+		return nil, err
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	c, ok := s.contents[f]
+	if !ok {
+		c = &contents{Tree: t, known: map[string]digest.Digest{}}
+		s.contents[f] = c
+	}
+	return c, nil
+}
+
+// find is the literal path that at means in f.
+func (s *solver) find(c *contents, f plan.From, at string) (string, error) {
+	return filecopy.Find(c.Tree, f.String(), at)
+}
+
+// contentID identifies what a state of these layers holds.
+func contentID(below string, l *Layer) string {
+	f := newFramed("state 1")
+	f.add(below)
+	if l.Content != "" {
+		f.add("content", l.Content.String())
+	} else {
+		f.add("layer", l.DiffID.String())
+	}
+	return f.hex()
+}
