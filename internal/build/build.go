@@ -54,6 +54,9 @@ func Build(ctx context.Context, env Env, req Request) (_ *Result, err error) {
 	if err := b.output.Write(ctx, made); err != nil {
 		return nil, err
 	}
+	if b.cache != nil {
+		b.cache.Wait()
+	}
 	out := &Result{Digest: made.Digest()}
 	if !req.Outputs.NoPush {
 		out.Destinations = slices.Concat(req.Outputs.Destinations, req.Outputs.Repositories)
@@ -87,8 +90,9 @@ func (b *builder) prepare(ctx context.Context) ([]*plan.Graph, error) {
 
 // parts is what a solver needs of this build.
 func (b *builder) parts() solve.Parts {
+	m := b.maker()
 	return solve.Parts{
-		Bases: sources{b.bases}, Maker: b.maker(), Context: b.context.Tree(), Sources: b.trees, Events: b.env.Events, Now: b.env.Now,
+		Bases: sources{b.bases}, Maker: m, Cache: b.stepCache(m), Context: b.context.Tree(), Sources: b.trees, Events: b.env.Events, Now: b.env.Now,
 		Jobs: b.req.jobs(), Latest: b.latest,
 		Engine:  func(context.Context) (sandbox.Engine, error) { return b.engine, nil },
 		Spool:   b.spool,

@@ -13,6 +13,7 @@ import (
 
 	"hako/internal/blob"
 	"hako/internal/buildcontext"
+	"hako/internal/cache"
 	"hako/internal/download"
 	"hako/internal/event"
 	"hako/internal/imagesource"
@@ -37,6 +38,7 @@ type builder struct {
 	bases   *imagesource.Source
 	output  *output.Output
 	engine  *choice.Engine
+	cache   *cache.Cache // nil without one
 	trees   *trees
 	secrets secrets
 	agents  *sshagent.Agents
@@ -67,6 +69,9 @@ func open(ctx context.Context, env Env, req Request) (_ *builder, err error) {
 		}
 	}()
 	if err := b.openSecrets(); err != nil {
+		return nil, err
+	}
+	if err := b.openCache(ctx); err != nil {
 		return nil, err
 	}
 	b.engine, err = choice.New(choice.Options{

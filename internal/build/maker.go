@@ -52,12 +52,12 @@ func (m *maker) Make(ctx context.Context, changes layer.Changes, keep bool) (_ s
 	if _, _, err = w.Commit(written.Digest); err != nil {
 		return solve.Layer{}, err
 	}
-	out := solve.Layer{Descriptor: written.Descriptor, Source: rootfs.Source{DiffID: written.DiffID}}
+	out := solve.Layer{Descriptor: written.Descriptor, Content: written.Image.Index.Digest("."), Source: rootfs.Source{DiffID: written.DiffID}}
 	if keep {
 		out.Source.Open = func(context.Context) (*layer.Image, error) { return written.Image, nil }
 		return out, nil
 	}
-	again := &reopened{maker: m, desc: written.Descriptor}
+	again := &reopened{maker: m, desc: written.Descriptor, blob: func(context.Context) (io.ReadCloser, error) { return m.store.Open(written.Digest) }}
 	out.Source.Open = again.open
 	out.Source.Listing = layer.Listing(written.Image.Index, seen.files, func() (*layer.Image, error) { return again.open(m.life) })
 	return out, nil
@@ -83,6 +83,7 @@ func (m *maker) Hold(ctx context.Context, changes layer.Changes) (rootfs.Source,
 type reopened struct {
 	maker *maker
 	desc  layer.Descriptor
+	blob  func(ctx context.Context) (io.ReadCloser, error)
 
 	mu    sync.Mutex // guards image, and is held while it is made
 	image *layer.Image
@@ -95,7 +96,7 @@ func (r *reopened) open(ctx context.Context) (_ *layer.Image, err error) {
 	if r.image != nil {
 		return r.image, nil
 	}
-	b, err := r.maker.store.Open(r.desc.Digest)
+	b, err := r.blob(ctx)
 	if err != nil {
 		return nil, err
 	}

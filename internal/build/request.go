@@ -33,8 +33,6 @@ type Request struct {
 	Agents  []Agent
 	// Network is what a RUN reaches that does not say: "none", or "default", "host" or empty for the builder's own network.
 	Network string
-	// CacheSources are refused until they are supported.
-	CacheSources []string
 	// ExtraHosts are --add-host entries, name and address; Hostname is the steps' host name; ShmSizeBytes their /dev/shm.
 	ExtraHosts   []KeyValue
 	ShmSizeBytes int64
@@ -52,6 +50,7 @@ type Request struct {
 
 	Outputs  Outputs
 	Registry Registry
+	Cache    Cache
 	// WorkDir is where state lives; empty means to find a place.
 	WorkDir string
 	// Format is "docker" or "oci"; empty leaves the choice to the base image, unless something needs OCI's.

@@ -17,7 +17,8 @@ import (
 // Validate says what of the request cannot be.
 func (r *Request) Validate() error {
 	return errors.Join(
-		r.validateOutputs(), r.validatePlatforms(), r.validateFormat(), r.validateAttestations(), r.validateNetwork(), r.validateLater(),
+		r.validateOutputs(), r.validatePlatforms(), r.validateFormat(), r.validateAttestations(), r.validateNetwork(), r.validateCache(),
+		r.validateJobs(),
 	)
 }
 
@@ -111,22 +112,9 @@ func (r *Request) validateNetwork() error {
 	return &diag.Error{What: fmt.Sprintf("unknown network %q", r.Network), Hint: "Use default, host or none."}
 }
 
-// validateLater refuses what has a place in the request already, but is not built.
-func (r *Request) validateLater() error {
-	var errs []error
+func (r *Request) validateJobs() error {
 	if r.Jobs < 0 {
-		errs = append(errs, fmt.Errorf("--jobs %d: there is no such number of steps", r.Jobs))
+		return fmt.Errorf("--jobs %d: there is no such number of steps", r.Jobs)
 	}
-	if !choice.Mode(r.Sandbox).Valid() {
-		errs = append(errs, &diag.Error{What: fmt.Sprintf("there is no sandbox %q", r.Sandbox), Hint: "Use auto, native or sentry."})
-	}
-	for _, later := range []struct {
-		what string
-		n    int
-	}{{"--cache-from", len(r.CacheSources)}} {
-		if later.n > 0 {
-			errs = append(errs, fmt.Errorf("%s is not supported yet", later.what))
-		}
-	}
-	return errors.Join(errs...)
+	return nil
 }

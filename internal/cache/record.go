@@ -188,7 +188,10 @@ func encodeListing(l *Listing) ([]byte, error) {
 	if err := layer.EncodeIndex(w, l.Index); err != nil {
 		return nil, err
 	}
-	return out.Bytes(), w.Close()
+	if err := w.Close(); err != nil {
+		return nil, err
+	}
+	return out.Bytes(), nil
 }
 
 func decodeListing(data []byte) (*Listing, error) {

@@ -45,7 +45,7 @@ type flag struct {
 }
 
 const (
-	whyNoCache    = "it changes what --cache does, and --cache is not supported yet"
+	whyNoWarmer   = "base images are not kept in a directory yet: their layers are fetched only where a step reads them"
 	whyLocal      = "it is about contexts that are not supported yet"
 	whyNoRootFS   = "no base image is unpacked over the builder's files, so there is nothing to repeat, clean or protect"
 	whyExact      = "a step's changes are recorded exactly and at no extra cost, whatever the mode"
@@ -170,14 +170,15 @@ func stepFlags() []flag {
 
 func cacheFlags() []flag {
 	return []flag{
-		{name: "cache", kind: boolKind, def: "false", help: "take steps from a cache and keep them there", forks: "GCO", status: later},
+		{name: "cache", kind: boolKind, def: "false", help: "take steps from a cache and keep them there", forks: "GCO", status: used},
 		{name: "no-cache", kind: boolKind, def: "false", help: "do not use any cache", forks: "D", status: used},
-		{name: "cache-repo", kind: stringKind, help: "repository of the cache", forks: "GCO", status: noEffect, why: whyNoCache},
-		{name: "cache-dir", kind: stringKind, def: "/cache", help: "directory of base images that the warmer fetched", forks: "GCO", status: noEffect, why: whyNoCache},
-		{name: "cache-ttl", kind: durationKind, def: "336h0m0s", help: "age at which the cache's entries are too old", forks: "GCO", status: noEffect, why: whyNoCache},
-		{name: "cache-copy-layers", kind: boolKind, def: "false", help: "cache COPY steps", forks: "GCO", status: noEffect, why: whyNoCache},
-		{name: "cache-run-layers", kind: boolKind, def: "true", help: "cache RUN steps", forks: "GCO", status: noEffect, why: whyNoCache},
-		{name: "no-push-cache", kind: boolKind, def: "false", help: "do not push cached layers", forks: "GCO", status: noEffect, why: whyNoCache},
+		{name: "cache-repo", kind: stringKind, help: "repository of the cache, or oci:DIRECTORY; /cache below the first destination if not given", forks: "GCO", status: used},
+		{name: "cache-from", kind: multiKind, help: "further repository or oci:DIRECTORY to take steps from", forks: "D", status: used},
+		{name: "cache-dir", kind: stringKind, def: "/cache", help: "directory of base images that the warmer fetched", forks: "GCO", status: noEffect, why: whyNoWarmer},
+		{name: "cache-ttl", kind: durationKind, def: "336h0m0s", help: "age at which the cache's entries are too old", forks: "GCO", status: used},
+		{name: "cache-copy-layers", kind: boolKind, def: "false", help: "cache COPY and ADD steps, too; mostly copying again is cheaper", forks: "GCO", status: used},
+		{name: "cache-run-layers", kind: boolKind, def: "true", help: "cache RUN steps", forks: "GCO", status: used},
+		{name: "no-push-cache", kind: boolKind, def: "false", help: "write nothing to the cache", forks: "GCO", status: used},
 		{name: "compressed-caching", kind: boolKind, def: "true", help: "keep compressed layers in memory", forks: "GCO", status: noEffect, why: "no layer is ever kept in memory"},
 	}
 }

@@ -33,6 +33,10 @@ func (c *command) request(vs *values, operands []string) (build.Request, error) 
 		}
 		req.Context = operands[0]
 	}
+	req.Cache = build.Cache{
+		Enabled: vs.bool("cache"), Repository: vs.str("cache-repo"), Sources: vs.list("cache-from"), TTL: vs.duration("cache-ttl"),
+		ReadOnly: vs.bool("no-push-cache"), SkipRuns: !vs.bool("cache-run-layers"), Copies: vs.bool("cache-copy-layers"),
+	}
 	var err error
 	var errs []error
 	if err := c.epoch(vs, req.BuildArgs); err != nil {

@@ -150,6 +150,14 @@ func (vs *values) int(name string) int {
 	return int(n)
 }
 
+func (vs *values) duration(name string) time.Duration {
+	d, err := time.ParseDuration(vs.str(name))
+	if err != nil {
+		return 0
+	}
+	return d
+}
+
 // unsupported is the error of the first flag that asks for what does not exist yet.
 func (vs *values) unsupported() error {
 	for _, f := range flags() {

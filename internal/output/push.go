@@ -10,6 +10,7 @@ import (
 
 	"github.com/google/go-containerregistry/pkg/name"
 	"github.com/opencontainers/go-digest"
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 	"golang.org/x/sync/errgroup"
 
 	"hako/internal/event"
@@ -129,6 +130,12 @@ func (im *Image) config() Layer {
 	}}
 }
 
+// PushBlob brings a blob to a repository that is no destination, such as that of a cache: once, and without sending the
+// bytes if they are in a destination of the same registry.
+func (o *Output) PushBlob(ctx context.Context, repo name.Repository, d ocispec.Descriptor, open func(ctx context.Context) (io.ReadCloser, error)) error {
+	return o.pushBlob(ctx, repo, Layer{Descriptor: d, Open: open})
+}
+
 // pushBlob brings a blob to a repository, once, however many ask for it.
 func (o *Output) pushBlob(ctx context.Context, repo name.Repository, l Layer) error {
 	key := uploadKey{repo.Name(), l.Digest}
@@ -202,6 +209,9 @@ func (o *Output) neighbours(ctx context.Context, repo name.Repository, l Layer) 
 		if err == nil && from.RegistryStr() == repo.RegistryStr() {
 			out = append(out, from)
 		}
+	}
+	if !o.pushes() {
+		return out
 	}
 	for _, first := range o.repositories() {
 		if first.RegistryStr() != repo.RegistryStr() {

@@ -5,6 +5,7 @@ import (
 	"encoding/base64"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"path/filepath"
 	"strings"
@@ -308,4 +309,20 @@ func TestDamagedAuthConfig(t *testing.T) {
 	o.AuthConfig = `{"auths": sesame`
 	_, err := registry.New(o)
 	wantError(t, err, "HOST", "read registry credentials from DOCKER_AUTH_CONFIG: not valid JSON at byte 11", "Correct or unset the variable.")
+}
+
+// Who is refused without credentials is refused again when he asks again.
+func TestRefusedTwice(t *testing.T) {
+	t.Parallel()
+	reg := registrytest.New()
+	reg.Auth = registrytest.Auth{Bearer: true, Users: map[string]string{"u": "p"}}
+	r := open(t, quick(), reg.Start(t)+"/a", registry.Push)
+	for range 3 {
+		err := r.Upload(t.Context(), registry.Blob{Digest: digest.FromString("x"), Size: 1, Open: func(context.Context) (io.ReadCloser, error) {
+			return io.NopCloser(strings.NewReader("x")), nil
+		}})
+		if err == nil || !strings.Contains(err.Error(), "401") {
+			t.Error(err)
+		}
+	}
 }

@@ -97,6 +97,9 @@ func (s *session) name() string {
 func (r *Repository) exhausted(first error) error {
 	r.mu.Lock()
 	defer r.mu.Unlock()
+	if first == nil {
+		first = errNoCredentials // the credentials that worked before are gone
+	}
 	for _, s := range r.sessions {
 		if s != nil && s.note != nil {
 			first = fmt.Errorf("%w; no credentials from %s: %w", first, s.source, s.note)
@@ -180,7 +183,7 @@ func (r *Repository) openLocked(ctx context.Context, i int) (*session, error) {
 // refusedLocked says whether credentials were found and, since we are here, refused.
 func (r *Repository) refusedLocked() bool {
 	for _, s := range r.sessions {
-		if s != nil && s.note == nil && (s.client != nil || s.denied) {
+		if s != nil && s.source != "" && s.note == nil && (s.client != nil || s.denied) {
 			return true
 		}
 	}

@@ -17,6 +17,8 @@ type Source struct {
 	Open func(ctx context.Context) (*layer.Image, error)
 	// Listing, if not nil, is what the layer holds although it is not open; it serves for look-ups.
 	Listing *layer.Image
+	// List, if not nil, fetches the listing when it is first needed. If it fails, the layer is opened.
+	List func(ctx context.Context) (*layer.Image, error)
 }
 
 // Stack is a list of layers, bottom first. It is immutable and may be used from many goroutines.
@@ -27,6 +29,7 @@ type Stack struct {
 	source Source
 	chain  digest.Digest
 	image  lazy[*layer.Image]
+	listed lazy[*layer.Image]
 	tree   lazy[*Tree]
 }
 
@@ -47,6 +50,7 @@ func (s *Stack) Push(src Source) *Stack {
 		out.chain = digest.FromString(s.chain.String() + " " + src.DiffID.String())
 	}
 	out.image.init()
+	out.listed.init()
 	out.tree.init()
 	return out
 }
@@ -147,6 +151,12 @@ func (s *Stack) open(ctx context.Context) (*layer.Image, error) {
 func (s *Stack) list(ctx context.Context) (*layer.Image, error) {
 	if s.source.Listing != nil {
 		return s.source.Listing, nil
+	}
+	if s.source.List != nil {
+		im, err := s.listed.get(ctx, s.source.List)
+		if err == nil || ctx.Err() != nil {
+			return im, err
+		}
 	}
 	return s.open(ctx)
 }

@@ -9,6 +9,8 @@ import (
 	"strings"
 	"time"
 
+	"github.com/opencontainers/go-digest"
+
 	"hako/internal/layer"
 	"hako/internal/tree"
 )
@@ -117,6 +119,15 @@ func (t *Tree) Open(path string) (io.ReadCloser, error) {
 		return nil, &fs.PathError{Op: "open", Path: path, Err: errNotRegular}
 	}
 	return opened{n.from.image.Content(n.entry)}, nil
+}
+
+// ContentDigest is the digest of the bytes of the regular file at path; ok is false if there is none.
+func (t *Tree) ContentDigest(path string) (_ digest.Digest, ok bool) {
+	n := t.find(path)
+	if n == nil || n.entry.Kind != tree.Regular || n.entry.Content == "" {
+		return "", false
+	}
+	return n.entry.Content, true
 }
 
 // opened is an open file. There is nothing to close: the layer stays.

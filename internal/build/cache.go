@@ -1,0 +1,185 @@
+package build
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"fmt"
+	"io"
+	"strings"
+	"time"
+
+	"github.com/google/go-containerregistry/pkg/name"
+
+	"hako/internal/cache"
+	"hako/internal/diag"
+	"hako/internal/event"
+	"hako/internal/layer"
+	"hako/internal/plan"
+	"hako/internal/registry"
+	"hako/internal/rootfs"
+	"hako/internal/solve"
+	"hako/internal/tree"
+)
+
+// Cache says what is taken from earlier builds and kept for later ones.
+type Cache struct {
+	// Enabled switches it on. Repository is where records are read and written: a repository of a registry, or "oci:" and a
+	// directory; empty means "cache" below the first destination. Sources are more of them, only read, asked first.
+	Enabled    bool
+	Repository string
+	Sources    []string
+	// TTL is the age at which records are too old; 0 means never.
+	TTL time.Duration
+	// ReadOnly says to write nothing. SkipRuns leaves out RUN steps, Copies takes COPY and ADD as well.
+	ReadOnly, SkipRuns, Copies bool
+}
+
+// inferred says whether the repository is one that the user did not name.
+func (c *Cache) inferred() bool { return c.Repository == "" }
+
+// validateCache finds what a cache needs and is not there.
+func (r *Request) validateCache() error {
+	c := &r.Cache
+	switch {
+	case !c.Enabled || !c.inferred() || r.NoCache || r.DryRun:
+		return nil
+	case r.Outputs.NoPush && !c.ReadOnly || len(r.Outputs.Destinations) == 0:
+		return &diag.Error{What: "there is no place for the cache", Hint: "Give --cache-repo, which can be a directory: --cache-repo=oci:DIRECTORY."}
+	}
+	return nil
+}
+
+// openCache opens the stores that the request names.
+func (b *builder) openCache(ctx context.Context) error {
+	c := &b.req.Cache
+	if !c.Enabled || b.req.NoCache || b.req.DryRun {
+		return nil
+	}
+	place := c.Repository
+	if c.inferred() {
+		first, err := registry.ParseReference(b.req.Outputs.Destinations[0])
+		if err != nil {
+			return err
+		}
+		place = registry.FullName(first.Context().Tag("x"))
+		place = strings.TrimSuffix(place, ":x") + "/cache"
+	}
+	o := cache.Options{TTL: c.TTL, Events: b.env.Events, Now: b.env.Now}
+	for _, s := range append(c.Sources, place) {
+		store, err := b.openStore(ctx, s)
+		if err != nil {
+			return err
+		}
+		o.Read = append(o.Read, store)
+		if s == place && !c.ReadOnly {
+			o.Write = store
+		}
+	}
+	b.cache = cache.New(o)
+	b.closers = append(b.closers, b.cache.Close)
+	return nil
+}
+
+func (b *builder) openStore(ctx context.Context, place string) (cache.Store, error) {
+	if dir, ok := strings.CutPrefix(place, "oci:"); ok {
+		return cache.OpenDirectory(ctx, b.file(strings.TrimPrefix(dir, "//")))
+	}
+	repo, err := name.NewRepository(place, name.WeakValidation)
+	if err != nil {
+		return nil, &diag.Error{What: fmt.Sprintf("cache repository %q", place), Cause: err, Hint: "Write it as registry.example/path/name, without a tag, or oci:DIRECTORY."}
+	}
+	return cache.NewRegistry(b.client, repo, b.output), nil
+}
+
+// stepCache is the cache for the solver.
+type stepCache struct {
+	*builder
+	maker *maker
+	// salt is what all keys depend on besides the steps: what layers are written as.
+	salt string
+}
+
+var _ solve.Cache = (*stepCache)(nil)
+
+// stepCache returns the solver's view of the cache, or nil if there is none.
+func (b *builder) stepCache(m *maker) solve.Cache {
+	if b.cache == nil {
+		return nil
+	}
+	return &stepCache{builder: b, maker: m, salt: fmt.Sprintf("%+v", m.opts)}
+}
+
+func (c *stepCache) key(k string) cache.Key {
+	h := sha256.New()
+	fmt.Fprintf(h, "%d:%s%d:%s", len(c.salt), c.salt, len(k), k)
+	return cache.Key(hex.EncodeToString(h.Sum(nil)))
+}
+
+// Keeps implements [solve.Cache].
+func (c *stepCache) Keeps(op plan.Op) bool {
+	switch op.(type) {
+	case *plan.Copy:
+		return c.req.Cache.Copies
+	default:
+		return !c.req.Cache.SkipRuns
+	}
+}
+
+// Get implements [solve.Cache].
+func (c *stepCache) Get(ctx context.Context, key string) *solve.Cached {
+	f := c.cache.Get(ctx, c.key(key))
+	if f == nil {
+		return nil
+	}
+	again := &reopened{maker: c.maker, desc: f.Layer, blob: f.Blob}
+	out := solve.Layer{Descriptor: f.Layer, Content: f.Content, Blob: f.Blob, Source: rootfs.Source{
+		DiffID: f.Layer.DiffID, Open: again.open,
+		List: func(ctx context.Context) (*layer.Image, error) {
+			l, err := f.Listing(ctx)
+			if err != nil {
+				c.env.Events.Emit(event.Debug{Message: err.Error()})
+				return nil, err
+			}
+			return layer.Listing(l.Index, l.Small, func() (*layer.Image, error) { return again.open(c.life) }), nil
+		},
+	}}
+	if r := f.Repository(); r != "" {
+		out.Repositories = []string{r}
+	}
+	return &solve.Cached{Layer: out, Inputs: string(f.Inputs), Exact: string(f.Exact), Created: f.Created}
+}
+
+// Put implements [solve.Cache].
+func (c *stepCache) Put(s *solve.Cached, keys []string) {
+	rec := &cache.Record{Created: s.Created, Layer: s.Layer.Descriptor, Content: s.Layer.Content, Inputs: cache.Key(s.Inputs), Exact: cache.Key(s.Exact)}
+	for _, k := range keys {
+		rec.Keys = append(rec.Keys, c.key(k))
+	}
+	im := s.Layer.Source.Listing
+	if im == nil {
+		var err error
+		if im, err = s.Layer.Source.Open(c.life); err != nil {
+			c.env.Events.Emit(event.Debug{Message: "a step is not cached: " + err.Error()})
+			return
+		}
+	}
+	l := &cache.Listing{Index: im.Index, Small: small(im)}
+	open := c.blob(s.Layer).Open
+	c.cache.Put(c.life, rec, l, open)
+}
+
+// small are the account files of a layer.
+func small(im *layer.Image) map[string][]byte {
+	out := map[string][]byte{}
+	for _, path := range []string{"etc/passwd", "etc/group"} {
+		e := im.Index.Find(path)
+		if e == nil || e.Kind != tree.Regular || e.Size > maxAccountFile {
+			continue
+		}
+		if data, err := io.ReadAll(im.Content(e)); err == nil {
+			out[path] = data
+		}
+	}
+	return out
+}
