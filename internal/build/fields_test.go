@@ -49,7 +49,6 @@ func names(t *testing.T, dirs ...string) (read, set map[string]bool) {
 // waiting are the fields that nobody uses yet, and why nothing is lost by that.
 func waiting() map[string]string {
 	return map[string]string{
-		"build.Request.NoCache":       "there is no cache: every build is one without",
 		"build.Env.Stdin":             "contexts and Dockerfiles from standard input are refused",
 		"output.Options.RetryDelay":   "for tests; the default holds",
 		"registry.Options.RetryDelay": "for tests; the default holds", "registry.Options.IdleTimeout": "for tests; the default holds",

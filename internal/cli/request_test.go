@@ -3,6 +3,7 @@ package cli
 import (
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 	"github.com/spf13/pflag"
@@ -32,6 +33,7 @@ func defaults(change func(*build.Request)) build.Request {
 	r := build.Request{
 		Context: "/workspace/", Dockerfile: "Dockerfile", Compression: "gzip", BuildArgs: map[string]string{},
 		Outputs:  build.Outputs{NoPush: true},
+		Cache:    build.Cache{TTL: 336 * time.Hour},
 		Registry: build.Registry{DockerConfigDirs: []string{"/kaniko/.docker"}, UserAgent: "hako/v1"},
 	}
 	if change != nil {
@@ -141,6 +143,12 @@ func TestRequest(t *testing.T) {
 			},
 		},
 		{
+			name: "cache", args: []string{"--cache=true", "--cache-repo", "r/c", "--cache-ttl=6h", "--cache-copy-layers", "--cache-run-layers=false", "--no-push-cache", "--cache-from=oci:d", "--cache-from=q"},
+			want: func(r *build.Request) {
+				r.Cache = build.Cache{Enabled: true, Repository: "r/c", TTL: 6 * time.Hour, Copies: true, SkipRuns: true, ReadOnly: true, Sources: []string{"oci:d", "q"}}
+			},
+		},
+		{
 			name:    "credentials",
 			environ: []string{"DOCKER_AUTH_CONFIG={}", "XDG_RUNTIME_DIR=/run/user/1", "XDG_CONFIG_HOME=/c"},
 			args:    []string{"--credential-helpers=ecr", "--credential-helpers", "env,acr"},
@@ -169,7 +177,7 @@ func TestRequest(t *testing.T) {
 		{
 			name: "flags without effect", args: []string{
 				"--force", "--cleanup", "--snapshot-mode=time", "--use-new-run=true", "--compressed-caching=false", "--skip-unused-stages",
-				"--ignore-var-run=false", "--cache=false", "--cache-repo=r", "--cache-ttl=1h", "--cache-copy-layers", "--git", "branch=x",
+				"--ignore-var-run=false", "--cache=false", "--git", "branch=x",
 				"--single-snapshot=false", "--image-format=", "--reproducible=0", "--image-fs-extract-retry", "5",
 			},
 		},
@@ -217,8 +225,6 @@ func TestRefused(t *testing.T) {
 		environ, args []string
 		want          string
 	}{
-		{args: []string{"--cache"}, want: "--cache is not supported yet"},
-		{args: []string{"--cache=1"}, want: "--cache is not supported yet"},
 		{args: []string{"--registry-map=a"}, want: `invalid argument "a" for "--registry-map" flag: expected key=value, got "a"`},
 		{args: []string{"--secret=id=x,value=s3cr3t"}, want: `--secret: unknown key "value"`},
 		{args: []string{"--secret=s3cr3t"}, want: "--secret: a field is not KEY=VALUE"},

@@ -57,7 +57,7 @@ func (s *solver) consult(ctx context.Context) error {
 	g.SetLimit(lookups)
 	for i, sh := range steps {
 		sh.definition = definitions[i]
-		if sh.definition != "" && s.parts.Cache.Keeps(sh.step.Op) {
+		if sh.definition != "" && sh.link == nil && s.parts.Cache.Keeps(sh.step.Op) {
 			g.Go(func() error {
 				sh.known = s.parts.Cache.Get(gctx, sh.definition)
 				return context.Cause(gctx)

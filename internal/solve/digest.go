@@ -152,7 +152,8 @@ func below(ctx context.Context, from *contents, at string) (string, error) {
 		}
 		return nil
 	}
-	return f.hex(), walk(at)
+	err := walk(at)
+	return f.hex(), err
 }
 
 func (f framed) entry(e *tree.Entry) {

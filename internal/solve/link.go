@@ -9,7 +9,7 @@ import (
 // link is a COPY --link. Its layer does not depend on what is below it, so it is made at once, whatever the stages are
 // doing that it belongs to; they put it on top when they get there. Its own goroutine owns layer until done is closed.
 type link struct {
-	step  *plan.Step
+	alone *shared // the operation on top of nothing
 	keep  bool
 	done  chan struct{} // closed on success
 	layer Layer
@@ -22,7 +22,8 @@ func isLink(step *plan.Step) bool {
 
 // link makes l's layer on top of nothing.
 func (s *solver) link(ctx context.Context, l *link) error {
-	next, err := s.step(ctx, job{step: l.step, cur: &state{}, keep: l.keep})
+	l.alone.keep = l.keep
+	next, err := s.cachedStep(ctx, l.alone, &state{})
 	if err != nil {
 		return err
 	}

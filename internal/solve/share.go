@@ -87,11 +87,11 @@ func (h *share) stage(st *plan.Stage, uses *uses) {
 }
 
 // link is the one that makes the layer of step.
-func (h *share) link(step *plan.Step, operation string) *link {
-	l, ok := h.links[operation]
+func (h *share) link(step *plan.Step, text string) *link {
+	l, ok := h.links[text]
 	if !ok {
-		l = &link{step: step, done: make(chan struct{})}
-		h.links[operation] = l
+		l = &link{alone: &shared{step: step, operation: operation(step)}, done: make(chan struct{})}
+		h.links[text] = l
 	}
 	return l
 }
@@ -201,12 +201,14 @@ func (h *share) describeMap(b *strings.Builder, v reflect.Value) {
 	fmt.Fprintf(b, "%d:%s", len(pairs), strings.Join(pairs, ""))
 }
 
-// inOrder are the steps, each after what it stands on.
+// inOrder are the steps, each after what it stands on, and then those that stand on nothing wherever they are.
 func (h *share) inOrder() []*shared {
-	numbers := slices.Sorted(maps.Keys(h.all))
-	out := make([]*shared, len(numbers))
-	for i, n := range numbers {
-		out[i] = h.all[n]
+	var out []*shared
+	for _, n := range slices.Sorted(maps.Keys(h.all)) {
+		out = append(out, h.all[n])
+	}
+	for _, text := range slices.Sorted(maps.Keys(h.links)) {
+		out = append(out, h.links[text].alone)
 	}
 	return out
 }
@@ -216,12 +218,13 @@ func (h *share) inOrder() []*shared {
 func (h *share) definitions(contexts [][]string) []string {
 	known := map[int]string{0: "scratch"}
 	maps.Copy(known, h.images)
-	numbers := slices.Sorted(maps.Keys(h.all))
-	out := make([]string, len(numbers))
-	for i, n := range numbers {
-		s := h.all[n]
+	steps, numbers := h.inOrder(), slices.Sorted(maps.Keys(h.all))
+	out := make([]string, len(steps))
+	for i, s := range steps {
 		out[i] = h.definition(s, known, contexts[i])
-		known[n] = out[i]
+		if i < len(numbers) {
+			known[numbers[i]] = out[i]
+		}
 	}
 	return out
 }
