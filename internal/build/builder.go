@@ -197,6 +197,7 @@ func (b *builder) maker() *maker {
 	if b.req.Squash != SquashNone {
 		opts = layer.WriteOptions{Compression: layer.Uncompressed, Docker: true}
 	}
+	opts.Digests = b.cache != nil
 	return &maker{store: b.store, dir: b.dir, opts: opts, life: b.life, latest: b.latest}
 }
 

@@ -107,7 +107,11 @@ func (b *builder) stepCache(m *maker) solve.Cache {
 	if b.cache == nil {
 		return nil
 	}
-	return &stepCache{builder: b, maker: m, salt: fmt.Sprintf("%+v", m.opts)}
+	salt := fmt.Sprintf("%s level %d", m.opts.Compression, m.opts.Level)
+	if m.latest != nil {
+		salt += fmt.Sprintf(" until %d", m.latest.UnixNano())
+	}
+	return &stepCache{builder: b, maker: m, salt: salt}
 }
 
 func (c *stepCache) key(k string) cache.Key {

@@ -22,7 +22,7 @@ type Checked struct {
 // Check says which rules the Dockerfile of req breaks, and builds nothing; where the result goes does not matter.
 // Base images are looked up. With several platforms, each is checked. What else is worth knowing goes to env.Events.
 func Check(ctx context.Context, env Env, req Request) (_ *Checked, err error) {
-	if err := errors.Join(req.validatePlatforms(), req.validateLater()); err != nil {
+	if err := errors.Join(req.validatePlatforms(), req.validateSteps()); err != nil {
 		return nil, err
 	}
 	req.Outputs = Outputs{NoPush: true}

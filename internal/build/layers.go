@@ -52,7 +52,7 @@ func (b *builder) finish(ctx context.Context, g *plan.Graph, r *solve.Result) (*
 	}
 	f.layers = slices.Clone(f.layers)
 	for i, l := range f.layers {
-		if c, _ := l.Compression(); l.Blob == nil || c == b.req.layers().Compression {
+		if c, _ := l.Compression(); !l.Base || c == b.req.layers().Compression {
 			continue
 		}
 		var err error
@@ -73,7 +73,7 @@ func utc(t time.Time) *time.Time {
 func (b *builder) squash(ctx context.Context, r *solve.Result, f *finished, now time.Time) error {
 	kept := 0
 	if b.req.Squash == SquashNew {
-		for kept < len(f.layers) && f.layers[kept].Blob != nil { // of the base image
+		for kept < len(f.layers) && f.layers[kept].Base {
 			kept++
 		}
 	}

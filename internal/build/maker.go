@@ -52,7 +52,12 @@ func (m *maker) Make(ctx context.Context, changes layer.Changes, keep bool) (_ s
 	if _, _, err = w.Commit(written.Digest); err != nil {
 		return solve.Layer{}, err
 	}
-	out := solve.Layer{Descriptor: written.Descriptor, Content: written.Image.Index.Digest("."), Source: rootfs.Source{DiffID: written.DiffID}}
+	out := solve.Layer{Descriptor: written.Descriptor, Source: rootfs.Source{DiffID: written.DiffID}}
+	if opts.Digests {
+		if out.Content, err = written.Image.Digest(ctx, "."); err != nil {
+			return solve.Layer{}, err
+		}
+	}
 	if keep {
 		out.Source.Open = func(context.Context) (*layer.Image, error) { return written.Image, nil }
 		return out, nil

@@ -144,7 +144,7 @@ func (s sources) Layers(ctx context.Context, ref *plan.ImageRef) ([]solve.Layer,
 	for i, l := range layers {
 		out[i] = solve.Layer{
 			Descriptor: l.Descriptor, Source: rootfs.Source{DiffID: l.DiffID, Open: l.Open},
-			Blob: l.Blob, Repositories: repositories(l.Repository),
+			Base: true, Blob: l.Blob, Repositories: repositories(l.Repository),
 		}
 	}
 	return out, nil

@@ -18,7 +18,7 @@ import (
 func (r *Request) Validate() error {
 	return errors.Join(
 		r.validateOutputs(), r.validatePlatforms(), r.validateFormat(), r.validateAttestations(), r.validateNetwork(), r.validateCache(),
-		r.validateJobs(),
+		r.validateSteps(),
 	)
 }
 
@@ -112,9 +112,13 @@ func (r *Request) validateNetwork() error {
 	return &diag.Error{What: fmt.Sprintf("unknown network %q", r.Network), Hint: "Use default, host or none."}
 }
 
-func (r *Request) validateJobs() error {
+// validateSteps finds what is wrong with how steps are to run.
+func (r *Request) validateSteps() error {
 	if r.Jobs < 0 {
 		return fmt.Errorf("--jobs %d: there is no such number of steps", r.Jobs)
+	}
+	if !choice.Mode(r.Sandbox).Valid() {
+		return &diag.Error{What: fmt.Sprintf("there is no sandbox %q", r.Sandbox), Hint: "Use auto, native or sentry."}
 	}
 	return nil
 }

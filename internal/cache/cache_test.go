@@ -84,8 +84,12 @@ func sample() (*cache.Record, *cache.Listing, []byte) {
 		{Entry: tree.Entry{Path: ".", Kind: tree.Dir, Mode: 0o755, ModTime: time.Unix(5, 0)}, Offset: -1, Implied: true},
 		{Entry: tree.Entry{Path: "f", Kind: tree.Regular, Mode: 0o644, Size: 1, ModTime: time.Unix(6, 0)}, Content: digest.FromString("x"), Offset: -1},
 	}}
+	content, err := (&layer.Image{Index: ix}).Digest(context.Background(), ".")
+	if err != nil {
+		panic(err)
+	}
 	rec := &cache.Record{
-		Keys: []cache.Key{key("1"), key("2")}, Created: time.Unix(1_600_000_000, 0).UTC(), Content: ix.Digest("."), Inputs: key("i"), Exact: key("1"),
+		Keys: []cache.Key{key("1"), key("2")}, Created: time.Unix(1_600_000_000, 0).UTC(), Content: content, Inputs: key("i"), Exact: key("1"),
 		Layer: layer.Descriptor{MediaType: layer.MediaTypeOCI + "+gzip", Digest: digest.FromBytes(blob), Size: int64(len(blob)), DiffID: digest.FromString("d")},
 	}
 	return rec, &cache.Listing{Index: ix, Small: map[string][]byte{"etc/passwd": []byte("root\x00"), "etc/group": {}}}, blob

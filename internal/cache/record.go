@@ -146,7 +146,11 @@ func (f *Found) Listing(ctx context.Context) (*Listing, error) {
 	if err == nil {
 		l, err = decodeListing(data)
 	}
-	if err == nil && l.Index.Digest(".") != f.Content {
+	var id digest.Digest
+	if err == nil {
+		id, err = (&layer.Image{Index: l.Index}).Digest(ctx, ".")
+	}
+	if err == nil && id != f.Content {
 		err = errors.New("it is of another layer")
 	}
 	if err != nil {

@@ -26,16 +26,13 @@ func (c *command) request(vs *values, operands []string) (build.Request, error) 
 		Reproducible:  vs.bool("reproducible"),
 		NamedContexts: pairs(vs.list("build-context"), "="),
 		Registry:      c.registry(vs),
+		Cache:         cacheOf(vs),
 	}
 	if len(operands) > 0 {
 		if len(vs.list("context")) > 0 {
 			return build.Request{}, fmt.Errorf("the context is given twice: --context %s and %s", req.Context, operands[0])
 		}
 		req.Context = operands[0]
-	}
-	req.Cache = build.Cache{
-		Enabled: vs.bool("cache"), Repository: vs.str("cache-repo"), Sources: vs.list("cache-from"), TTL: vs.duration("cache-ttl"),
-		ReadOnly: vs.bool("no-push-cache"), SkipRuns: !vs.bool("cache-run-layers"), Copies: vs.bool("cache-copy-layers"),
 	}
 	var err error
 	var errs []error
@@ -72,6 +69,13 @@ func (c *command) request(vs *values, operands []string) (build.Request, error) 
 		errs = append(errs, err)
 	}
 	return req, errors.Join(errs...)
+}
+
+func cacheOf(vs *values) build.Cache {
+	return build.Cache{
+		Enabled: vs.bool("cache"), Repository: vs.str("cache-repo"), Sources: vs.list("cache-from"), TTL: vs.duration("cache-ttl"),
+		ReadOnly: vs.bool("no-push-cache"), SkipRuns: !vs.bool("cache-run-layers"), Copies: vs.bool("cache-copy-layers"),
+	}
 }
 
 func squash(vs *values) build.Squash {

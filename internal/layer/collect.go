@@ -4,8 +4,11 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"hash"
 	"io"
 	"os"
+
+	"github.com/opencontainers/go-digest"
 
 	"hako/internal/tree"
 )
@@ -15,7 +18,8 @@ type collector struct {
 	names *names
 	image *erofsWriter // may be nil
 	file  *os.File
-	bytes int64 // of contents so far
+	bytes int64     // of contents so far
+	hash  hash.Hash // of contents; nil if nobody wants their digests
 	buf   []byte
 }
 
@@ -43,6 +47,9 @@ func (c *collector) content(ctx context.Context, ino *inode, r io.Reader, also i
 			return err
 		}
 	}
+	if c.hash != nil {
+		c.hash.Reset()
+	}
 	for left := ino.Size; left > 0; {
 		if ctx.Err() != nil {
 			return context.Cause(ctx)
@@ -56,6 +63,9 @@ func (c *collector) content(ctx context.Context, ino *inode, r io.Reader, also i
 			return shortContent(err, left)
 		}
 	}
+	if c.hash != nil {
+		ino.content = digest.NewDigest(digest.Canonical, c.hash)
+	}
 	return nil
 }
 
@@ -67,6 +77,9 @@ func shortContent(err error, left int64) error {
 }
 
 func (c *collector) chunk(p []byte, also io.Writer) error {
+	if c.hash != nil {
+		c.hash.Write(p)
+	}
 	if c.image != nil {
 		if _, err := c.image.Write(p); err != nil {
 			return err

@@ -4,6 +4,8 @@ import (
 	"io"
 	"os"
 
+	"github.com/opencontainers/go-digest"
+
 	"hako/internal/tree"
 )
 
@@ -35,6 +37,9 @@ type Index struct {
 type IndexEntry struct {
 	tree.Entry // a Hardlink has its first name's metadata, but a Size of zero; see Index.Target
 
+	// Content is the digest of a regular file's bytes where it is known: only WriteOptions.Digests and a cache make it so.
+	// A Hardlink has its first name's.
+	Content digest.Digest
 	// Offset is where a regular file's bytes start in Image.File, in bytes; -1 without a file.
 	Offset int64
 	// Implied marks a directory that the layer has no entry for but has entries inside.

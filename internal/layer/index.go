@@ -52,7 +52,7 @@ func (ix *Index) Target(e *IndexEntry) *IndexEntry {
 // Its encoding is part of cache keys and does not change.
 //
 // The contents of the files are read for it, which is why it is not made while a layer is read or written: few layers
-// are ever asked for it, and most of those for a small part.
+// are ever asked for it, and most of those for a small part; digests that the index has already are taken as they are.
 func (im *Image) Digest(ctx context.Context, path string) (digest.Digest, error) {
 	h := &keyHash{h: sha256.New(), content: sha256.New(), image: im}
 	h.string("hako layer content 1")
@@ -127,6 +127,10 @@ func (k *keyHash) entry(e *IndexEntry) error {
 func (k *keyHash) file(e *IndexEntry) error {
 	if e.Kind != tree.Regular {
 		k.string("")
+		return nil
+	}
+	if e.Content != "" {
+		k.string(string(e.Content))
 		return nil
 	}
 	k.content.Reset()

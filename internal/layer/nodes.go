@@ -7,6 +7,8 @@ import (
 	"strings"
 	"time"
 
+	"github.com/opencontainers/go-digest"
+
 	"hako/internal/tree"
 )
 
@@ -23,6 +25,7 @@ type node struct {
 type inode struct {
 	tree.Entry // Path and Linkname of hard links are not used
 
+	content digest.Digest
 	offset  int64
 	implied bool
 	first   *node // the first name in tree order
@@ -339,7 +342,7 @@ func (t *names) index() *Index {
 }
 
 func (n *node) appendTo(ix *Index, path string) {
-	e := IndexEntry{Entry: n.Entry, Offset: n.offset, Implied: n.implied}
+	e := IndexEntry{Entry: n.Entry, Content: n.content, Offset: n.offset, Implied: n.implied}
 	e.Path = path
 	if n.Kind != tree.Dir {
 		n.links++

@@ -20,6 +20,8 @@ type WriteOptions struct {
 	Level int
 	// Docker says to use Docker's media types instead of OCI's.
 	Docker bool
+	// Digests says to note the digest of each file in the index.
+	Digests bool
 	// Image, if not nil, is emptied and receives the layer as an EROFS image in the same pass.
 	Image *os.File
 }
@@ -80,6 +82,9 @@ func write(ctx context.Context, changes Changes, dst io.Writer, opts WriteOption
 	c, err := newCollector(Limits{}, opts.Image)
 	if err != nil {
 		return nil, err
+	}
+	if opts.Digests {
+		c.hash = digest.Canonical.Hash()
 	}
 	p := newPress(ctx, dst, opts)
 	err = writeTar(p.ctx, changes, p, c)

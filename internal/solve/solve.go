@@ -60,7 +60,10 @@ type Layer struct {
 	Content digest.Digest
 	// Source reads the layer's files.
 	Source rootfs.Source
-	// Blob reads the compressed layer of a base image, which lies in Repositories; both are nil for a layer made here.
+	// Base says that it is one of a base image.
+	Base bool
+	// Blob reads the compressed layer of a base image or of a cache, which may lie in Repositories; both are nil for a layer
+	// made here.
 	Blob         func(ctx context.Context) (io.ReadCloser, error)
 	Repositories []string
 }
