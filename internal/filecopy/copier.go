@@ -90,13 +90,31 @@ func chownOwner(below tree.Tree, spec string) (*owner, error) {
 }
 
 // workdirOwner finds the user that a WORKDIR's directory belongs to. A name that the stage does not know means root,
-// as for BuildKit: such a stage is made for an image in which the name exists.
-func workdirOwner(below tree.Tree, user string) (*owner, error) {
-	o, err := chownOwner(below, user)
-	if below != nil && (errors.Is(err, rootfs.ErrNoUser) || errors.Is(err, rootfs.ErrNoGroup)) {
-		return &owner{}, nil
+// as for BuildKit: such a stage is made for an image in which the name exists. A group that it does not know changes nothing.
+func workdirOwner(below tree.Tree, spec string) (*owner, error) {
+	o, err := chownOwner(below, spec)
+	if below == nil || !isUnknown(err) {
+		return o, err
 	}
-	return o, err
+	user, group, _ := strings.Cut(spec, ":")
+	if o, err = chownOwner(below, user); isUnknown(err) {
+		o, err = &owner{}, nil
+	}
+	if err != nil || group == "" {
+		return o, err
+	}
+	g, err := chownOwner(below, "0:"+group)
+	switch {
+	case err == nil:
+		o.gid = g.gid
+	case !isUnknown(err):
+		return nil, err
+	}
+	return o, nil
+}
+
+func isUnknown(err error) bool {
+	return errors.Is(err, rootfs.ErrNoUser) || errors.Is(err, rootfs.ErrNoGroup)
 }
 
 // oneCopy is the copy of one source; hard links are kept inside one source only.

@@ -182,7 +182,7 @@ func (c *copier) pattern(pattern string, part *Part) error {
 	if err != nil {
 		return err
 	}
-	if part != nil && c.req.Sparse && hasWildcard(pattern) {
+	if part != nil && part.Pattern != "" && c.req.Sparse && hasWildcard(pattern) {
 		if matches, err = c.pivots(matches, f); err != nil {
 			return err
 		}

@@ -6,11 +6,13 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"maps"
 	"math"
 	"path"
 	"slices"
 	"strings"
+	"syscall"
 	"time"
 
 	"hako/internal/diag"
@@ -334,16 +336,58 @@ func (u *unpacker) metadata(n *node, h *tar.Header) error {
 		return errOwner
 	}
 	n.touched = true
+	keep, err := u.keepsMode(h)
+	if err != nil {
+		return err
+	}
 	m := &n.meta
 	m.uid, m.gid = uint32(h.Uid), uint32(h.Gid) //nolint:gosec // checked above
 	u.owner.apply(n)
-	m.setMode(0o777)
-	if m.kind != tree.Symlink {
+	switch {
+	case keep:
+	case m.kind == tree.Symlink:
+		m.setMode(0o777)
+	default:
 		m.setMode(uint32(h.Mode & modeAll)) //nolint:gosec // masked
 	}
-	m.setTime(boundTime(h.ModTime))
+	if !keep {
+		m.setTime(boundTime(h.ModTime))
+	}
 	m.addXattrs(archiveXattrs(h, m.kind))
 	return nil
+}
+
+// keepsMode says whether mode and time are not the entry's business: those of a hard link to a symbolic link,
+// or to a target that is not there under the name as it is written.
+func (u *unpacker) keepsMode(h *tar.Header) (bool, error) {
+	if h.Typeflag != tar.TypeLink {
+		return false, nil
+	}
+	for i, c := range h.Linkname {
+		if c != '/' || i == 0 {
+			continue
+		}
+		if k, err := u.kindAt(h.Linkname[:i], true); k != tree.Dir {
+			return true, err
+		}
+	}
+	k, err := u.kindAt(h.Linkname, false)
+	return k != tree.Regular && k != tree.Fifo && k != tree.CharDevice && k != tree.BlockDevice, err
+}
+
+// kindAt is what is at p, through a symbolic link at its end if follow is set; 0 if there is nothing.
+func (u *unpacker) kindAt(p string, follow bool) (tree.Kind, error) {
+	at, err := tree.Resolve(u, p, follow)
+	if err == nil {
+		var e tree.Entry
+		if e, err = u.Lstat(at); err == nil {
+			return e.Kind, nil
+		}
+	}
+	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, syscall.ENOTDIR) || errors.Is(err, syscall.ELOOP) {
+		err = nil
+	}
+	return 0, err
 }
 
 // boundTime is the epoch for times that a file cannot have.

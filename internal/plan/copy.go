@@ -125,10 +125,10 @@ func (p *planner) addSource(c *copySpec, op *Copy, src string) error {
 	return nil
 }
 
-// chownByName says whether a part of "user[:group]" is not a number.
+// chownByName says whether a part of "user[:group]" has to be looked up: it is neither a number nor "root".
 func chownByName(chown string) bool {
-	for part := range strings.SplitSeq(chown, ":") {
-		if _, err := strconv.Atoi(part); err != nil && part != "" {
+	for _, part := range strings.SplitN(chown, ":", 2) {
+		if _, err := strconv.ParseInt(part, 10, 32); err != nil && part != "" && part != "root" {
 			return true
 		}
 	}
