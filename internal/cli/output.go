@@ -122,6 +122,9 @@ func (o *outputSpec) bool(key string, otherwise bool) (bool, error) {
 
 // names are the references of option name, which may be a list.
 func (o *outputSpec) names() []string {
+	if o.options["name"] == "" {
+		return nil
+	}
 	return strings.FieldsFunc(o.options["name"], func(r rune) bool { return r == ',' })
 }
 

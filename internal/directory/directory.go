@@ -29,11 +29,11 @@ type Report struct {
 	Attributes int
 }
 
-// Write writes changes, a whole tree in normal form as [layer.Diff] makes it, to dir, which is made if it does not exist.
+// Write writes changes, a whole tree in normal form as [layer.Diff] makes it, to dir, which is made, for this user alone, if it does not exist.
 // On an error, what was written until then stays. A device that this user may not make is an error.
 // It returns ctx's cause if ctx ends first.
 func Write(ctx context.Context, dir string, changes layer.Changes) (_ *Report, err error) {
-	if err := os.MkdirAll(dir, 0o755); err != nil {
+	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return nil, err
 	}
 	root, err := os.OpenRoot(dir)

@@ -96,7 +96,26 @@ func (o *Output) parseExports() ([]export, error) {
 		}
 		out = append(out, export{Export: e, tags: tags})
 	}
-	return out, nil
+	return out, distinctPlaces(out)
+}
+
+// distinctPlaces refuses two exports to one place: the second would replace the first, or be mixed with it.
+func distinctPlaces(all []export) error {
+	seen := map[string]bool{}
+	for _, e := range all {
+		place := e.Dest
+		if place != Stdout {
+			place = filepath.Clean(place)
+		}
+		if fi, err := os.Stat(place); err == nil && !fi.IsDir() && !fi.Mode().IsRegular() {
+			continue // a device or a pipe takes everything
+		}
+		if seen[place] {
+			return &diag.Error{What: fmt.Sprintf("two results are to be written to %s", e.Dest), Hint: "Give each a place of its own."}
+		}
+		seen[place] = true
+	}
+	return nil
 }
 
 // isDirectory says whether Dest is one.
