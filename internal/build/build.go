@@ -91,14 +91,19 @@ func (b *builder) prepare(ctx context.Context) ([]*plan.Graph, error) {
 // parts is what a solver needs of this build.
 func (b *builder) parts() solve.Parts {
 	m := b.maker()
-	return solve.Parts{
-		Bases: sources{b.bases}, Maker: m, Cache: b.stepCache(m), Context: b.context.Tree(), Sources: b.trees, Events: b.env.Events, Now: b.env.Now,
+	steps := b.stepCache(m)
+	p := solve.Parts{
+		Bases: sources{b.bases, steps}, Maker: m, Context: b.context.Tree(), Sources: b.trees, Events: b.env.Events, Now: b.env.Now,
 		Jobs: b.req.jobs(), Latest: b.latest,
 		Engine:  func(context.Context) (sandbox.Engine, error) { return b.engine, nil },
 		Spool:   b.spool,
 		Secrets: b.secrets, Agent: b.agents.Dial,
 		Made: b.made,
 	}
+	if steps != nil { // an interface that holds nil is not nil
+		p.Cache = steps
+	}
+	return p
 }
 
 // made sends a new layer ahead, unless it will be merged with others.

@@ -4,12 +4,15 @@ import (
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
+	"errors"
 	"fmt"
 	"io"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	"github.com/google/go-containerregistry/pkg/name"
+	"github.com/opencontainers/go-digest"
 
 	"hako/internal/cache"
 	"hako/internal/diag"
@@ -103,7 +106,7 @@ type stepCache struct {
 var _ solve.Cache = (*stepCache)(nil)
 
 // stepCache returns the solver's view of the cache, or nil if there is none.
-func (b *builder) stepCache(m *maker) solve.Cache {
+func (b *builder) stepCache(m *maker) *stepCache {
 	if b.cache == nil {
 		return nil
 	}
@@ -129,6 +132,37 @@ func (c *stepCache) Keeps(op plan.Op) bool {
 		return !c.req.Cache.SkipRuns
 	}
 }
+
+// listed makes the files of a base image's layer known without the layer: by a record of what is in it, which is made the first
+// time that the layer is read.
+func (c *stepCache) listed(src rootfs.Source) rootfs.Source {
+	key := cache.Key(digest.FromString("hako listing 1 " + src.DiffID.String()).Encoded())
+	open := src.Open
+	var known atomic.Bool
+	src.List = func(ctx context.Context) (*layer.Image, error) {
+		f := c.cache.Get(ctx, key)
+		if f == nil {
+			return nil, errNotCached
+		}
+		l, err := f.Listing(ctx)
+		if err != nil {
+			return nil, err
+		}
+		known.Store(true)
+		return layer.Listing(l.Index, l.Small, func() (*layer.Image, error) { return open(c.life) }), nil
+	}
+	src.Open = func(ctx context.Context) (*layer.Image, error) {
+		im, err := open(ctx)
+		if err == nil && !known.Load() {
+			rec := &cache.Record{Keys: []cache.Key{key}, Created: c.env.Now(), Layer: layer.Descriptor{DiffID: src.DiffID}}
+			c.cache.Put(c.life, rec, &cache.Listing{Index: im.Index, Small: small(im)}, nil)
+		}
+		return im, err
+	}
+	return src
+}
+
+var errNotCached = errors.New("the listing of a base image's layer is not cached")
 
 // Get implements [solve.Cache].
 func (c *stepCache) Get(ctx context.Context, key string) *solve.Cached {

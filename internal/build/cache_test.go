@@ -492,3 +492,32 @@ func TestCacheFails(t *testing.T) {
 		t.Errorf("%s, %s, %v", with, without, log)
 	}
 }
+
+// A build whose RUN steps are all cached reads no layer of its base image, although it copies files onto it.
+func TestCacheLeavesBasesAlone(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, "FROM scratch\nCOPY prog /prog\nCOPY <<E /etc/passwd\nme:x:7:8::/:/\nE\n")
+	req := w.request()
+	req.Outputs.Destinations = []string{w.host + "/base:1"}
+	if err := w.build(t.Context(), req, event.Discard{}); err != nil {
+		t.Fatal(err)
+	}
+	w.write(t, "Dockerfile", "FROM "+w.host+"/base:1\nRUN [\"/prog\", \"write\", \"/one\", \"x\"]\nCOPY --chown=me last /\n")
+	req = w.request()
+	req.Cache = build.Cache{Enabled: true}
+	for i := range 3 {
+		w.write(t, "last", strconv.Itoa(i))
+		before := w.registry.Count("GET", "/base/blobs/")
+		log := &steps{}
+		if err := w.build(t.Context(), req, log); err != nil {
+			t.Fatal(err)
+		}
+		if !w.pushed(t, "out:1") {
+			t.Error("nothing was pushed")
+		}
+		// The configuration is always read.
+		if n := w.registry.Count("GET", "/base/blobs/") - before; i > 0 && n != 1 || len(log.cached) != min(i, 1) {
+			t.Errorf("build %d: %d blobs of the base were read; cached %v, ran %v", i, n, log.cached, log.ran)
+		}
+	}
+}

@@ -130,7 +130,10 @@ func (b *builder) blob(l solve.Layer) output.Layer {
 }
 
 // sources are the base images of a build, for the solver.
-type sources struct{ *imagesource.Source }
+type sources struct {
+	*imagesource.Source
+	cache *stepCache // may be nil
+}
 
 var _ solve.Bases = sources{}
 
@@ -142,8 +145,12 @@ func (s sources) Layers(ctx context.Context, ref *plan.ImageRef) ([]solve.Layer,
 	}
 	out := make([]solve.Layer, len(layers))
 	for i, l := range layers {
+		src := rootfs.Source{DiffID: l.DiffID, Open: l.Open}
+		if s.cache != nil {
+			src = s.cache.listed(src)
+		}
 		out[i] = solve.Layer{
-			Descriptor: l.Descriptor, Source: rootfs.Source{DiffID: l.DiffID, Open: l.Open},
+			Descriptor: l.Descriptor, Source: src,
 			Base: true, Blob: l.Blob, Repositories: repositories(l.Repository),
 		}
 	}

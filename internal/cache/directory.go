@@ -73,8 +73,10 @@ func (d *Directory) Get(_ context.Context, key Key) (*Found, error) {
 	if !slices.Contains(rec.Keys, key) {
 		return nil, fmt.Errorf("the record %s is of another step", key)
 	}
-	if !d.blobs.Has(rec.Layer.Digest) || !d.blobs.Has(rec.Listing.Digest) {
-		return nil, nil
+	for _, b := range rec.blobs() {
+		if !d.blobs.Has(b.Digest) {
+			return nil, nil
+		}
 	}
 	return &Found{Record: *rec, store: directoryBlobs{d}}, nil
 }
@@ -87,11 +89,14 @@ func (d *Directory) Put(ctx context.Context, rec *Record, l *Listing, open func(
 	}
 	full := *rec
 	full.Listing = ocispec.Descriptor{MediaType: listingType, Digest: digest.FromBytes(listing), Size: int64(len(listing))}
-	if err := d.add(ctx, rec.Layer.Digest, open); err != nil {
-		return err
-	}
-	if err := d.add(ctx, full.Listing.Digest, reader(listing)); err != nil {
-		return err
+	for _, b := range full.blobs() {
+		from := open
+		if b.Digest == full.Listing.Digest {
+			from = reader(listing)
+		}
+		if err := d.add(ctx, b.Digest, from); err != nil {
+			return err
+		}
 	}
 	text, err := json.Marshal(&full)
 	if err != nil {

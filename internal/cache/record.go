@@ -45,11 +45,12 @@ type Record struct {
 	Keys []Key
 	// Created is when the step ran.
 	Created time.Time
-	// Layer is what the step made.
+	// Layer is what the step made. Its Digest is empty in a record that has only a listing, of a layer that is elsewhere.
 	Layer layer.Descriptor
-	// Content identifies what the layer says, but for times.
+	// Content identifies what the layer says, but for times; empty if that is not known.
 	Content digest.Digest
 	// Inputs and Exact identify what the step stood on and read when it ran: as wholes, and just what was read of them.
+	// They are empty in a record that is not of a step.
 	Inputs, Exact Key
 	// Listing describes the blob with the layer's index.
 	Listing ocispec.Descriptor
@@ -90,22 +91,37 @@ func (r *Record) UnmarshalJSON(data []byte) error {
 	if d.Version != version {
 		return fmt.Errorf("a record of version %d", d.Version)
 	}
-	for _, k := range append(slices.Clone(d.Keys), d.Inputs, d.Exact) {
-		if err := k.Validate(); err != nil {
-			return err
-		}
-	}
-	for _, id := range []digest.Digest{d.Digest, d.DiffID, d.Content, d.Listing.Digest} {
-		if err := id.Validate(); err != nil {
-			return fmt.Errorf("digest %q: %w", string(id), err)
-		}
-	}
-	if d.Size <= 0 || d.Listing.Size <= 0 || d.Listing.Size > maxListing || d.MediaType == "" {
-		return errors.New("a size or media type is impossible")
+	if err := d.validate(); err != nil {
+		return err
 	}
 	*r = Record{
 		Keys: d.Keys, Created: d.Created, Content: d.Content, Inputs: d.Inputs, Exact: d.Exact, Listing: d.Listing,
 		Layer: layer.Descriptor{MediaType: d.MediaType, Digest: d.Digest, Size: d.Size, DiffID: d.DiffID},
+	}
+	return nil
+}
+
+// validate verifies what has to be there for each kind of record.
+func (d *document) validate() error {
+	keys, digests := slices.Clone(d.Keys), []digest.Digest{d.DiffID, d.Listing.Digest}
+	if d.Digest != "" {
+		keys, digests = append(keys, d.Inputs, d.Exact), append(digests, d.Digest, d.Content)
+		if d.Size <= 0 || d.MediaType == "" {
+			return errors.New("the layer's size or media type is impossible")
+		}
+	}
+	for _, k := range keys {
+		if err := k.Validate(); err != nil {
+			return err
+		}
+	}
+	for _, id := range digests {
+		if err := id.Validate(); err != nil {
+			return fmt.Errorf("digest %q: %w", string(id), err)
+		}
+	}
+	if d.Listing.Size <= 0 || d.Listing.Size > maxListing {
+		return errors.New("the listing's size is impossible")
 	}
 	return nil
 }
@@ -147,7 +163,7 @@ func (f *Found) Listing(ctx context.Context) (*Listing, error) {
 		l, err = decodeListing(data)
 	}
 	var id digest.Digest
-	if err == nil {
+	if err == nil && f.Content != "" {
 		id, err = (&layer.Image{Index: l.Index}).Digest(ctx, ".")
 	}
 	if err == nil && id != f.Content {

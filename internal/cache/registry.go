@@ -79,14 +79,15 @@ func decodeManifest(data []byte) (*Record, error) {
 	if err := json.Unmarshal(data, &m); err != nil {
 		return nil, err
 	}
-	if m.ArtifactType != artifactType || len(m.Layers) != 2 {
+	if m.ArtifactType != artifactType {
 		return nil, errors.New("it is not a record")
 	}
 	rec := &Record{}
 	if err := json.Unmarshal([]byte(m.Annotations[annotation]), rec); err != nil {
 		return nil, err
 	}
-	if m.Layers[0].Digest != rec.Layer.Digest || m.Layers[1].Digest != rec.Listing.Digest {
+	same := func(a, b ocispec.Descriptor) bool { return a.Digest == b.Digest }
+	if !slices.EqualFunc(m.Layers, rec.blobs(), same) {
 		return nil, errors.New("the manifest has other blobs than its record")
 	}
 	return rec, nil
@@ -104,10 +105,14 @@ func (r *Registry) Put(ctx context.Context, rec *Record, l *Listing, open func(c
 	if err != nil {
 		return err
 	}
-	layer := ocispec.Descriptor{MediaType: rec.Layer.MediaType, Digest: rec.Layer.Digest, Size: rec.Layer.Size}
 	g, gctx := errgroup.WithContext(ctx)
-	g.Go(func() error { return r.upload.PushBlob(gctx, r.repo, layer, open) })
-	g.Go(func() error { return r.upload.PushBlob(gctx, r.repo, full.Listing, reader(listing)) })
+	for _, d := range full.blobs() {
+		from := open
+		if d.Digest == full.Listing.Digest {
+			from = reader(listing)
+		}
+		g.Go(func() error { return r.upload.PushBlob(gctx, r.repo, d, from) })
+	}
 	g.Go(func() error {
 		return r.upload.PushBlob(gctx, r.repo, ocispec.DescriptorEmptyJSON, reader(ocispec.DescriptorEmptyJSON.Data))
 	})
@@ -123,6 +128,14 @@ func (r *Registry) Put(ctx context.Context, rec *Record, l *Listing, open func(c
 	return nil
 }
 
+// blobs are what a record needs: its layer, if it has one, and the listing.
+func (r *Record) blobs() []ocispec.Descriptor {
+	if r.Layer.Digest == "" {
+		return []ocispec.Descriptor{r.Listing}
+	}
+	return []ocispec.Descriptor{{MediaType: r.Layer.MediaType, Digest: r.Layer.Digest, Size: r.Layer.Size}, r.Listing}
+}
+
 func encodeManifest(rec *Record) ([]byte, error) {
 	text, err := json.Marshal(rec)
 	if err != nil {
@@ -132,9 +145,7 @@ func encodeManifest(rec *Record) ([]byte, error) {
 	config.Data = nil
 	return json.Marshal(ocispec.Manifest{
 		Versioned: specs.Versioned{SchemaVersion: 2}, MediaType: ocispec.MediaTypeImageManifest, ArtifactType: artifactType, Config: config,
-		Layers: []ocispec.Descriptor{
-			{MediaType: rec.Layer.MediaType, Digest: rec.Layer.Digest, Size: rec.Layer.Size}, rec.Listing,
-		},
+		Layers:      rec.blobs(),
 		Annotations: map[string]string{annotation: string(text)},
 	})
 }

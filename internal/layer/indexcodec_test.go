@@ -69,7 +69,7 @@ func TestBadIndexes(t *testing.T) {
 		"absolute":         {func(ix *Index) { ix.Entries[1].Path = "/a" }, "not clean"},
 		"link to nothing":  {func(ix *Index) { ix.Entries[3].Linkname = "a/x" }, "links to nothing"},
 		"link to a later":  {func(ix *Index) { ix.Entries[3].Linkname = "dev" }, "links to nothing"},
-		"no content":       {func(ix *Index) { ix.Entries[2].Content = "" }, "invalid"},
+		"content":          {func(ix *Index) { ix.Entries[2].Content = "sha256:x" }, "invalid"},
 		"opaque file":      {func(ix *Index) { ix.Entries[2].Opaque = true }, "only directories"},
 		"negative size":    {func(ix *Index) { ix.Entries[2].Size = -1 }, "impossible"},
 		"size of a device": {func(ix *Index) { ix.Entries[6].Size = 1 }, "impossible"},
