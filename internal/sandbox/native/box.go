@@ -1,6 +1,7 @@
 package native
 
 import (
+	"crypto/rand"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -85,6 +86,7 @@ type box struct {
 	caches  caches
 	masks   masks
 	filter  []unix.SockFilter
+	nodes   *nodes // nil if the builder makes none for us
 	// mounts is the child's own mount namespace.
 	mounts int
 	// numbers names directories.
@@ -102,10 +104,13 @@ var errBadRequest = errors.New("request makes no sense")
 
 // boot readies the child: from then on it sees nothing of the host but its data directory.
 func boot(options []byte, files []*os.File) (remote.Kernel, error) {
-	child.CloseAll(files) // none are expected
 	b := &box{lowers: lowers{byID: map[string]*lower{}}, caches: caches{byID: map[string]string{}}, steps: map[*step]struct{}{}}
-	if err := json.Unmarshal(options, &b.options); err != nil {
-		return nil, fmt.Errorf("boot: %w", err)
+	if err := json.Unmarshal(options, &b.options); err != nil || len(files) > 1 {
+		child.CloseAll(files)
+		return nil, fmt.Errorf("boot: %w", errors.Join(err, errBadRequest))
+	}
+	if len(files) == 1 {
+		b.nodes = newNodes(files[0])
 	}
 	if err := child.Hide(); err != nil {
 		return nil, err
@@ -122,7 +127,7 @@ func boot(options []byte, files []*os.File) (remote.Kernel, error) {
 	}
 	b.masks = findMasks()
 	var err error
-	b.filter = stepFilter(false)
+	b.filter = stepFilter(b.options.UserNamespace)
 	b.mounts, err = unix.Open("/proc/self/ns/mnt", unix.O_RDONLY|unix.O_CLOEXEC, 0)
 	if err != nil {
 		return nil, fmt.Errorf("open the mount namespace: %w", err)
@@ -132,6 +137,9 @@ func boot(options []byte, files []*os.File) (remote.Kernel, error) {
 
 // next is a name that no other directory has.
 func (b *box) next() string { return strconv.FormatUint(b.numbers.Add(1), 10) }
+
+// secret is a name that nobody can guess.
+func (b *box) secret() string { return rand.Text() }
 
 // enterRoot builds the child's root and makes everything else disappear.
 func (b *box) enterRoot() error {

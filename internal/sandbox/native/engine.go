@@ -22,8 +22,12 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"os"
+	"path/filepath"
 	"sync"
 	"time"
+
+	"golang.org/x/sys/unix"
 
 	"hako/internal/sandbox"
 	"hako/internal/sandbox/child"
@@ -134,13 +138,33 @@ func (e *Engine) boot(ctx context.Context, r Rung) (*remote.Process, error) {
 	}
 	boot, err := json.Marshal(bootRequest{Dir: e.options.Dir, UserNamespace: r != Direct})
 	if err == nil {
-		_, err = p.Call(ctx, remote.Request{Boot: boot})
+		var files []*os.File
+		if r != Direct {
+			files = e.serveNodes()
+			defer child.CloseAll(files)
+		}
+		_, err = p.Call(ctx, remote.Request{Boot: boot}, files...)
 	}
 	if err != nil {
 		p.Close()
 		return nil, plainError(err)
 	}
 	return p, nil
+}
+
+// serveNodes makes device nodes for a child, if it is possible at all where the child's data is, and returns what the child
+// asks through, or nothing.
+func (e *Engine) serveNodes() []*os.File {
+	probe := filepath.Join(e.options.Dir, "probe-node")
+	if err := unix.Mknod(probe, unix.S_IFCHR|0o600, int(unix.Mkdev(1, 3))); err != nil { //nolint:gosec // a small number
+		return nil
+	}
+	fds, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_SEQPACKET|unix.SOCK_CLOEXEC, 0)
+	if err = errors.Join(err, os.Remove(probe)); err != nil {
+		return nil
+	}
+	go serveNodes(os.NewFile(uintptr(fds[0]), "nodes")) // it ends with the child
+	return []*os.File{os.NewFile(uintptr(fds[1]), "nodes")}
 }
 
 // plainError takes the log of a child that could not be started out of its error.

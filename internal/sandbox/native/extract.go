@@ -35,6 +35,7 @@ type extractor struct {
 	image *erofs.Image // nil if only the patch is written
 	file  *os.File     // the image
 	root  int          // the directory
+	nodes *nodes       // makes devices; may be nil
 	patch map[string]*rootfs.PatchEntry
 
 	idle chan struct{} // a token for each goroutine that may still be started
@@ -50,24 +51,23 @@ type firstName struct {
 	err  error // set before done is closed
 }
 
-// extract writes the layer that image and patch are to dir, which must be empty.
-func extract(image *os.File, patch *rootfs.Patch, dir string) error {
-	return writeLayer(image, patch, dir, true)
-}
+// layerPart says what of a layer is written.
+type layerPart uint8
 
-// writePatch writes only the patch to dir, which must be empty.
-func writePatch(image *os.File, patch *rootfs.Patch, dir string) error {
-	return writeLayer(image, patch, dir, false)
-}
+const (
+	wholeLayer layerPart = iota
+	patchOnly
+)
 
-func writeLayer(image *os.File, patch *rootfs.Patch, dir string, whole bool) error {
+// writeLayer writes the layer that image and patch are, or a part of it, to dir, which must be empty.
+func (n *nodes) writeLayer(image *os.File, patch *rootfs.Patch, dir string, part layerPart) error {
 	root, err := unix.Open(dir, unix.O_RDONLY|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
 	if err != nil {
 		return fmt.Errorf("open %s: %w", dir, err)
 	}
 	defer func() { _ = unix.Close(root) }()
 	x := &extractor{
-		file: image, root: root, patch: make(map[string]*rootfs.PatchEntry, len(patch.Entries)),
+		file: image, root: root, nodes: n, patch: make(map[string]*rootfs.PatchEntry, len(patch.Entries)),
 		idle: make(chan struct{}, runtime.GOMAXPROCS(0)-1), links: map[uint64]*firstName{},
 	}
 	for i := range patch.Entries {
@@ -78,7 +78,7 @@ func writeLayer(image *os.File, patch *rootfs.Patch, dir string, whole bool) err
 			x.image.Close()
 		}
 	}()
-	if whole {
+	if part == wholeLayer {
 		if err := x.all(); err != nil {
 			return err
 		}
@@ -220,7 +220,7 @@ func (x *extractor) first(p string, parent int, ino *erofs.Inode) error {
 	default:
 		return fmt.Errorf("mode %o in the image", ino.Mode())
 	}
-	return special(parent, path.Base(p), &e)
+	return x.nodes.special(parent, path.Base(p), &e)
 }
 
 // entryOf is what an image says of an inode's metadata.
@@ -326,11 +326,8 @@ func copyData(from int, off int64, to int, span [2]int64) error {
 	return nil
 }
 
-// special makes what has neither content nor entries, with all its metadata.
-func special(parent int, name string, e *tree.Entry) error {
-	device := func(kind uint32) error {
-		return unix.Mknodat(parent, name, kind|0o600, int(unix.Mkdev(e.Major, e.Minor))) //nolint:gosec // at most 1<<44
-	}
+// special makes what has neither content nor entries, with all its metadata. n may be nil.
+func (n *nodes) special(parent int, name string, e *tree.Entry) error {
 	var err error
 	switch e.Kind {
 	case tree.Whiteout:
@@ -338,31 +335,49 @@ func special(parent int, name string, e *tree.Entry) error {
 	case tree.Symlink:
 		err = unix.Symlinkat(e.Linkname, parent, name)
 	case tree.CharDevice:
-		err = device(unix.S_IFCHR)
+		err = n.device(parent, name, unix.S_IFCHR, e)
 	case tree.BlockDevice:
-		err = device(unix.S_IFBLK)
+		err = n.device(parent, name, unix.S_IFBLK, e)
 	case tree.Fifo:
-		err = device(unix.S_IFIFO)
+		err = unix.Mknodat(parent, name, unix.S_IFIFO|0o600, 0)
 	default:
 		return fmt.Errorf("kind %d cannot be part of a layer", e.Kind)
 	}
 	if err != nil {
-		return nodeError(e, err)
+		return err
 	}
-	if e.UID != 0 || e.GID != 0 {
-		if err := unix.Fchownat(parent, name, int(e.UID), int(e.GID), unix.AT_SYMLINK_NOFOLLOW); err != nil {
-			return chownError(e, err)
-		}
-	}
-	if e.Kind != tree.Symlink {
-		if err := unix.Fchmodat(parent, name, e.Mode, 0); err != nil {
-			return fmt.Errorf("set mode: %w", err)
-		}
+	if err := describeNode(parent, name, e); err != nil {
+		return err
 	}
 	if err := setXattrs("/proc/self/fd/"+strconv.Itoa(parent)+"/"+name, e); err != nil {
 		return err
 	}
 	return setModTime(parent, name, e)
+}
+
+// device makes a device node, or asks the builder to.
+func (n *nodes) device(parent int, name string, kind uint32, e *tree.Entry) error { //nolint:params // as mknodat
+	err := unix.Mknodat(parent, name, kind|0o600, int(unix.Mkdev(e.Major, e.Minor))) //nolint:gosec // at most 1<<44
+	if errors.Is(err, unix.EPERM) && n != nil {
+		err = n.make(parent, name, e)
+	}
+	return nodeError(e, err)
+}
+
+// describeNode gives what special makes its owner and mode.
+func describeNode(parent int, name string, e *tree.Entry) error {
+	if e.UID != 0 || e.GID != 0 {
+		if err := unix.Fchownat(parent, name, int(e.UID), int(e.GID), unix.AT_SYMLINK_NOFOLLOW); err != nil {
+			return chownError(e, err)
+		}
+	}
+	if e.Kind == tree.Symlink {
+		return nil
+	}
+	if err := unix.Fchmodat(parent, name, e.Mode, 0); err != nil {
+		return fmt.Errorf("set mode: %w", err)
+	}
+	return nil
 }
 
 func setModTime(dir int, name string, e *tree.Entry) error {
@@ -462,7 +477,7 @@ func (x *extractor) patched(e *rootfs.PatchEntry) error {
 	case tree.Hardlink:
 		return unix.Linkat(x.root, e.Linkname, parent, name, 0)
 	default:
-		return special(parent, name, &e.Entry)
+		return x.nodes.special(parent, name, &e.Entry)
 	}
 }
 

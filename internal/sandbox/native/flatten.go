@@ -35,7 +35,7 @@ func (b *box) flatten(dirs []string) (string, error) {
 	dir := dirData + "/l" + n
 	err := unix.Mkdir(dir, 0o755)
 	if err == nil {
-		err = copyTree(view, dir)
+		err = b.copyTree(view, dir)
 	}
 	return dir, errors.Join(err, unix.Unmount(view, unix.MNT_DETACH), unix.Rmdir(view))
 }
@@ -44,10 +44,11 @@ func (b *box) flatten(dirs []string) (string, error) {
 type treeCopy struct {
 	from  *dirTree
 	to    int               // the new directory
+	nodes *nodes            // makes devices; may be nil
 	links map[uint64]string // the first name of files with several
 }
 
-func copyTree(from, to string) error {
+func (b *box) copyTree(from, to string) error {
 	src, err := openDirTree(from)
 	if err != nil {
 		return err
@@ -58,7 +59,7 @@ func copyTree(from, to string) error {
 		return fmt.Errorf("open %s: %w", to, err)
 	}
 	defer func() { _ = unix.Close(fd) }()
-	c := treeCopy{from: src, to: fd, links: map[uint64]string{}}
+	c := treeCopy{from: src, to: fd, nodes: b.nodes, links: map[uint64]string{}}
 	return c.dir(".", fd)
 }
 
@@ -107,7 +108,7 @@ func (c *treeCopy) entry(parent int, name string, e *tree.Entry) error {
 	case tree.Socket:
 		return nil // no image can hold it
 	default:
-		return special(parent, name, e)
+		return c.nodes.special(parent, name, e)
 	}
 }
 

@@ -16,7 +16,9 @@ import (
 
 const (
 	defaultUmask = 0o022
-	whatExec     = "execve"
+	// What calls of the first process attempt.
+	whatExec   = "execve"
+	whatFilter = "install the seccomp filter"
 )
 
 // defaultCapabilities are what BuildKit gives to a step without --security=insecure (containerd's defaultUnixCaps).
@@ -36,7 +38,7 @@ type stepProgram struct {
 
 // program readies the calling thread, of which the step's first process will be a copy, and says what that does.
 // The thread is inside the step's root already.
-func (s *step) program(stdio []*os.File) (*stepProgram, error) {
+func (s *step) program(r *root, w *watcher, stdio []*os.File) (*stepProgram, error) {
 	req := s.req
 	file, err := findCommand(req)
 	if err != nil {
@@ -48,11 +50,16 @@ func (s *step) program(stdio []*os.File) (*stepProgram, error) {
 	unix.Umask(defaultUmask) // the thread has a umask of its own
 	p := &stepProgram{file: file}
 	s.box.masks.add(&p.program)
+	// A /proc can be mounted in a user namespace only while another is to be seen; that one goes now, with everything else
+	// of the child.
+	p.add("enter the child's root", unix.SYS_FCHDIR, uintptr(r.old))
+	p.add("leave the child's root", unix.SYS_UMOUNT2, p.text("."), unix.MNT_DETACH)
+	p.add("enter the working directory", unix.SYS_CHDIR, p.text(req.Dir))
 	if err := p.stdio(req, stdio); err != nil {
 		return nil, err
 	}
 	p.add("setsid", unix.SYS_SETSID)
-	p.install(s.box.filter)
+	p.install(s.box.filter, w)
 	p.identity(req)
 	p.add("mark descriptors", unix.SYS_CLOSE_RANGE, 3, ^uintptr(0)&0xffffffff, unix.CLOSE_RANGE_CLOEXEC)
 	p.add(whatExec, unix.SYS_EXECVE, p.text(file), p.texts(req.Args), p.texts(req.Env))
@@ -80,14 +87,18 @@ func (p *stepProgram) stdio(req *remote.Run, files []*os.File) error {
 	return nil
 }
 
-// install adds the seccomp filter. It needs a privilege that goes afterwards.
-func (p *stepProgram) install(filter []unix.SockFilter) {
-	if len(filter) == 0 {
-		return
-	}
+// install adds the seccomp filter. It needs a privilege that goes afterwards. What it asks about, it asks w, if that is not nil.
+func (p *stepProgram) install(filter []unix.SockFilter, w *watcher) {
 	prog := &unix.SockFprog{Len: uint16(len(filter)), Filter: &filter[0]} //nolint:gosec // far less than BPF_MAXINSNS
 	p.keep = append(p.keep, prog, filter)
-	p.add("install the seccomp filter", unix.SYS_SECCOMP, unix.SECCOMP_SET_MODE_FILTER, 0, uintptr(unsafe.Pointer(prog)))
+	flags := uintptr(0)
+	if w != nil {
+		flags = unix.SECCOMP_FILTER_FLAG_NEW_LISTENER
+	}
+	p.add(whatFilter, unix.SYS_SECCOMP, unix.SECCOMP_SET_MODE_FILTER, flags, uintptr(unsafe.Pointer(prog)))
+	if w != nil {
+		w.add(&p.program)
+	}
 }
 
 // identity makes the process that of the step's user.

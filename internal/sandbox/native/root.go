@@ -91,7 +91,7 @@ func (s *step) removePlaces() error {
 	return nil
 }
 
-// furnish mounts all that a step sees, hides everything else and enters the step's directory.
+// furnish mounts all that a step sees but /proc, and enters the step's directory.
 func (r *root) furnish() error {
 	req := r.step.req
 	if err := r.stubs(); err != nil {
@@ -111,12 +111,6 @@ func (r *root) furnish() error {
 	}
 	if err := setTimes(unix.AT_FDCWD, "/", &before); err != nil {
 		return err
-	}
-	if err := unix.Fchdir(r.old); err != nil {
-		return fmt.Errorf("enter the child's root: %w", err)
-	}
-	if err := unix.Unmount(".", unix.MNT_DETACH); err != nil {
-		return fmt.Errorf("leave the child's root: %w", err)
 	}
 	if err := unix.Chdir(req.Dir); err != nil {
 		return &remote.StartError{Reason: fmt.Sprintf("chdir to cwd (%q): %v", req.Dir, err)}

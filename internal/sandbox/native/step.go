@@ -13,6 +13,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"hako/internal/layer"
+	"hako/internal/sandbox"
 	"hako/internal/sandbox/child"
 	"hako/internal/sandbox/remote"
 )
@@ -120,20 +121,49 @@ func (s *step) inside(stdio []*os.File) (remote.Exit, error) {
 	if err := r.furnish(); err != nil {
 		return remote.Exit{}, err
 	}
-	p, err := s.program(stdio)
+	return s.execute(r, stdio)
+}
+
+// execute runs the step's first process to its end.
+func (s *step) execute(r *root, stdio []*os.File) (exit remote.Exit, err error) {
+	var w *watcher
+	if s.box.options.UserNamespace {
+		if w, err = s.watch(r); err != nil {
+			return exit, err
+		}
+		defer func() {
+			if werr := w.close(); werr != nil {
+				exit, err = remote.Exit{}, werr
+			}
+		}()
+	}
+	p, err := s.program(r, w, stdio)
 	if err != nil {
-		return remote.Exit{}, err
+		return exit, err
 	}
 	err = p.start(unix.CLONE_NEWPID, func(pid int) {
 		child.CloseAll(stdio) // the builder sees their end when the step's processes are gone
+		if w != nil {
+			w.start()
+		}
 		s.running(pid)
 	})
-	exit := s.wait()
+	exit = s.wait()
+	return exit, p.explain(err)
+}
+
+// explain turns a failure of the first process before it was the step's into what it means.
+func (p *stepProgram) explain(err error) error {
 	var failed *callError
-	if errors.As(err, &failed) && failed.what == whatExec {
-		return remote.Exit{}, &remote.StartError{Reason: fmt.Sprintf("exec %s: %v", p.file, failed.errno)}
+	switch {
+	case !errors.As(err, &failed):
+		return err
+	case failed.what == whatExec:
+		return &remote.StartError{Reason: fmt.Sprintf("exec %s: %v", p.file, failed.errno)}
+	case failed.what == whatFilter && failed.errno == unix.EBUSY:
+		return &sandbox.UnsupportedError{What: "somebody else watches the system calls of this container: " + failed.Error()}
 	}
-	return exit, err
+	return err
 }
 
 // raiseLoopback makes the one interface of the calling thread's new network usable.

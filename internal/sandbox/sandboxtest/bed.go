@@ -153,8 +153,8 @@ const appletVariable = "HAKO_TEST_APPLET"
 // quoted is a value with bytes that an argument cannot hold, as the applet reads it.
 func quoted(s string) string { return strings.Trim(strconv.QuoteToASCII(s), `"`) }
 
-// buildApplet compiles the program that the steps run; the Go tool chain is there because it runs this test.
-func buildApplet(dir string) ([]byte, error) {
+// Applet compiles the program that the steps run; the Go tool chain is there because it runs this test.
+func Applet(dir string) ([]byte, error) {
 	if p := os.Getenv(appletVariable); p != "" {
 		return os.ReadFile(p)
 	}
@@ -175,6 +175,7 @@ func buildApplet(dir string) ([]byte, error) {
 // bed is what a test of the suite works with.
 type bed struct {
 	engine sandbox.Engine
+	traits Traits
 	base   *rootfs.Stack
 	applet []byte
 }

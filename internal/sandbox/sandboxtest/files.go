@@ -2,9 +2,11 @@ package sandboxtest
 
 import (
 	"archive/tar"
+	"errors"
 	"testing"
 	"time"
 
+	"hako/internal/sandbox"
 	"hako/internal/tree"
 )
 
@@ -80,6 +82,16 @@ func fileCases() cases {
 func specialFileCases() cases {
 	return cases{
 		"devices and fifos": func(t *testing.T, b *bed) {
+			if b.traits.NoNodes {
+				step := on(b.base, b.command("mknod", "/c", "0020640", "1", "3", ";", "exit", "3"))
+				step.Stdout, step.Stderr = &lockedBuffer{}, &lockedBuffer{}
+				_, err := b.engine.Run(t.Context(), step)
+				var unsupported *sandbox.UnsupportedError
+				if !errors.As(err, &unsupported) {
+					t.Errorf("got %v, want an UnsupportedError", err)
+				}
+				return
+			}
 			r := b.ok(t, "mkdir", "/d", ";", "mknod", "/d/c", "0020640", "1", "3", ";", "mknod", "/d/b", "0060600", "8", "1",
 				";", "mkfifo", "/d/f", "0622", ";", "chmod", "/d/f", "0622", ";", "chmod", "/d/c", "0640", ";", "chmod", "/d/b", "0600")
 			char, block := made(tree.CharDevice, "d/c", 0o640), made(tree.BlockDevice, "d/b", 0o600)

@@ -130,6 +130,9 @@ func deviceCases() cases {
 		"devices": func(t *testing.T, b *bed) {
 			r := b.ok(t, "stat", "/dev/null", "/dev/zero", "/dev/full", "/dev/random", "/dev/urandom", "/dev/tty", "/dev/fd", "/dev/stdin",
 				"/dev/stdout", "/dev/stderr", "/dev/ptmx", "/dev/pts/ptmx", "/dev/shm", "/dev/core", ";", "ls", "/dev/mqueue")
+			if b.traits.ForeignDevices {
+				r.Out = strings.ReplaceAll(r.Out, "65534:65534", "0:0")
+			}
 			wantOut(t, r, strings.Join([]string{
 				"/dev/null 020666 0:0 1,3", "/dev/zero 020666 0:0 1,5", "/dev/full 020666 0:0 1,7", "/dev/random 020666 0:0 1,8",
 				"/dev/urandom 020666 0:0 1,9", "/dev/tty 020666 0:0 5,0", "/dev/fd 120777 0:0 0,0", "/dev/stdin 120777 0:0 0,0",

@@ -24,10 +24,25 @@ func packageDir() (string, error) {
 // cases are tests by name.
 type cases map[string]func(t *testing.T, b *bed)
 
+// Traits are what an engine cannot help being different in.
+type Traits struct {
+	// NoNodes says that a step which makes a device node is one that the engine does not support.
+	NoNodes bool
+	// ForeignDevices says that the devices in /dev belong to a user whom the step has no number for.
+	ForeignDevices bool
+}
+
 // Run runs the whole suite against an engine that open makes, and closes it.
 func Run(t *testing.T, open func(t *testing.T) sandbox.Engine) {
 	t.Helper()
+	RunWith(t, Traits{}, open)
+}
+
+// RunWith is Run for an engine with these traits.
+func RunWith(t *testing.T, traits Traits, open func(t *testing.T) sandbox.Engine) {
+	t.Helper()
 	b := newBed(t, open)
+	b.traits = traits
 	for _, group := range []cases{
 		exitCases(), startCases(), workingDirectoryCases(), outputCases(), fileCases(), specialFileCases(), removalCases(), identityCases(),
 		surroundingCases(), deviceCases(), isolationCases(), chainCases(), cancelCases(), timeCases(),
@@ -45,7 +60,7 @@ func Run(t *testing.T, open func(t *testing.T) sandbox.Engine) {
 // newBed builds what the steps stand on and opens the engine.
 func newBed(t *testing.T, open func(t *testing.T) sandbox.Engine) *bed {
 	t.Helper()
-	applet, err := buildApplet(t.TempDir())
+	applet, err := Applet(t.TempDir())
 	if err != nil {
 		t.Fatalf("build the program that steps run: %v", err)
 	}

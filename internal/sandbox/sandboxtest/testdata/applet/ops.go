@@ -193,6 +193,16 @@ func lines(a []string) error {
 	return errs.Flush()
 }
 
+// ownFD says whether a descriptor is this program's: Go's runtime watches the limits of its cgroup.
+func ownFD(target string) bool {
+	for _, prefix := range []string{"anon_inode", "/proc/", "/sys/fs/cgroup/"} {
+		if strings.HasPrefix(target, prefix) {
+			return true
+		}
+	}
+	return false
+}
+
 func fds([]string) error {
 	es, err := os.ReadDir("/proc/self/fd")
 	if err != nil {
@@ -200,7 +210,7 @@ func fds([]string) error {
 	}
 	for _, e := range es {
 		target, err := os.Readlink("/proc/self/fd/" + e.Name())
-		if err == nil && !strings.HasPrefix(target, "anon_inode") && !strings.HasPrefix(target, "/proc/") {
+		if err == nil && !ownFD(target) {
 			fmt.Println(e.Name(), strings.SplitN(target, ":", 2)[0])
 		}
 	}
