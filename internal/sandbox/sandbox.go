@@ -156,6 +156,9 @@ type UnsupportedError struct{ What string }
 // Error says what cannot be done.
 func (e *UnsupportedError) Error() string { return e.What }
 
+// Hint says what to do.
+func (e *UnsupportedError) Hint() string { return "Use --sandbox=sentry for this build." }
+
 // ExitError is a command that ran and did not succeed.
 type ExitError struct {
 	// Code is the exit code, or -1 if a signal ended the command (its number is then in Signal).

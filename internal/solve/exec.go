@@ -71,7 +71,12 @@ func network(n plan.Network) sandbox.Network {
 // failed explains a step that did not succeed.
 func failed(step *plan.Step, last *tail, err error) error {
 	var exit *sandbox.ExitError
-	if !errors.As(err, &exit) {
+	var hinted interface{ Hint() string }
+	switch {
+	case errors.As(err, &exit):
+	case errors.As(err, &hinted): // the sandbox knows what would help
+		return &diag.Error{What: "RUN", Span: step.Span, Cause: err, Hint: hinted.Hint()}
+	default:
 		return err
 	}
 	lines := last.text()

@@ -57,9 +57,12 @@ func ChildMain() int {
 type Engine struct {
 	options Options
 
-	mu     sync.Mutex // guards the rest, and is held while the engine is chosen
-	chosen sandbox.Engine
+	mu     sync.Mutex // guards the rest, and is held while an engine is started
+	native *native.Engine
+	sentry *sentry.Engine
 	closed bool
+	// refused is why there is no native engine.
+	refused error
 }
 
 var _ sandbox.Engine = (*Engine)(nil)
@@ -74,13 +77,28 @@ func New(options Options) (*Engine, error) {
 	return &Engine{options: options}, nil
 }
 
-// Run implements [sandbox.Engine].
+// Run implements [sandbox.Engine]. A step that the native engine does not support runs in the sentry, unless one of them was
+// asked for by name; what it has written by then has been passed on.
 func (e *Engine) Run(ctx context.Context, step *sandbox.Step) (sandbox.Outcome, error) {
-	chosen, err := e.choose(ctx)
+	if e.options.Mode != Sentry {
+		n, err := e.startNative(ctx)
+		if err != nil {
+			return nil, err
+		}
+		if n != nil {
+			out, err := n.Run(ctx, step)
+			var unsupported *sandbox.UnsupportedError
+			if e.options.Mode == Native || step.Stdin != nil || !errors.As(err, &unsupported) {
+				return out, err
+			}
+			e.say(fmt.Sprintf("%s runs in the sentry: %s", step.Name, unsupported.What))
+		}
+	}
+	s, err := e.startSentry(ctx)
 	if err != nil {
 		return nil, err
 	}
-	return chosen.Run(ctx, step)
+	return s.Run(ctx, step)
 }
 
 // Close implements [sandbox.Engine].
@@ -88,41 +106,14 @@ func (e *Engine) Close() error {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	e.closed = true
-	if e.chosen == nil {
-		return nil
+	var errs []error
+	if e.native != nil {
+		errs = append(errs, e.native.Close())
 	}
-	return e.chosen.Close()
-}
-
-func (e *Engine) choose(ctx context.Context) (sandbox.Engine, error) {
-	e.mu.Lock()
-	defer e.mu.Unlock()
-	if e.closed {
-		return nil, errClosed
+	if e.sentry != nil {
+		errs = append(errs, e.sentry.Close())
 	}
-	if e.chosen != nil {
-		return e.chosen, nil
-	}
-	text := "RUN steps run in the sentry"
-	if e.options.Mode != Sentry {
-		n, rung, err := e.native(ctx)
-		if err == nil {
-			e.chosen = n
-			e.say(fmt.Sprintf("RUN steps run natively, %s", rung))
-			return n, nil
-		}
-		if e.options.Mode == Native || context.Cause(ctx) != nil {
-			return nil, err
-		}
-		text += ": " + err.Error()
-	}
-	s, err := sentry.New(ctx, sentry.Options{UpperFile: e.options.UpperFile, Crashed: e.options.Crashed})
-	if err != nil {
-		return nil, err
-	}
-	e.chosen = s
-	e.say(text)
-	return s, nil
+	return errors.Join(errs...)
 }
 
 func (e *Engine) say(text string) {
@@ -131,8 +122,61 @@ func (e *Engine) say(text string) {
 	}
 }
 
-// native starts the native engine.
-func (e *Engine) native(ctx context.Context) (*native.Engine, native.Rung, error) {
+// startSentry returns the sentry's engine.
+func (e *Engine) startSentry(ctx context.Context) (*sentry.Engine, error) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if e.closed {
+		return nil, errClosed
+	}
+	if e.sentry != nil {
+		return e.sentry, nil
+	}
+	var err error
+	e.sentry, err = sentry.New(ctx, sentry.Options{UpperFile: e.options.UpperFile, Crashed: e.options.Crashed})
+	switch {
+	case err != nil:
+		return nil, err
+	case e.options.Mode == Sentry:
+		e.say("RUN steps run in the sentry")
+	case e.refused != nil:
+		e.say("RUN steps run in the sentry: " + e.refused.Error())
+	}
+	return e.sentry, nil
+}
+
+// startNative returns the native engine, or none for Auto where it does not work. It is tried once.
+func (e *Engine) startNative(ctx context.Context) (*native.Engine, error) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if e.closed {
+		return nil, errClosed
+	}
+	if e.native != nil || e.refused != nil {
+		return e.native, e.unlessAuto(e.refused)
+	}
+	n, rung, err := e.open(ctx)
+	if cause := context.Cause(ctx); err != nil && cause != nil {
+		return nil, cause
+	}
+	if err != nil {
+		e.refused = err
+		return nil, e.unlessAuto(err)
+	}
+	e.native = n
+	e.say(fmt.Sprintf("RUN steps run natively, %s", rung))
+	return n, nil
+}
+
+func (e *Engine) unlessAuto(err error) error {
+	if e.options.Mode == Native {
+		return err
+	}
+	return nil
+}
+
+// open starts the native engine.
+func (e *Engine) open(ctx context.Context) (*native.Engine, native.Rung, error) {
 	dir, err := e.options.DataDir()
 	if err != nil {
 		return nil, 0, err

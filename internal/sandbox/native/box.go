@@ -7,7 +7,9 @@ import (
 	"fmt"
 	"os"
 	"runtime/debug"
+	"slices"
 	"strconv"
+	"strings"
 	"sync"
 	"sync/atomic"
 
@@ -87,6 +89,8 @@ type box struct {
 	masks   masks
 	filter  []unix.SockFilter
 	nodes   *nodes // nil if the builder makes none for us
+	// covers says that new roots cover old ones, see changeRoot.
+	covers bool
 	// mounts is the child's own mount namespace.
 	mounts int
 	// numbers names directories.
@@ -174,16 +178,69 @@ func (b *box) enterRoot() error {
 			return err
 		}
 	}
-	if err := unix.PivotRoot(".", "."); err != nil {
-		return fmt.Errorf("pivot_root: %w", err)
+	if b.covers, err = changeRoot(func() { unmountOthers(b.options.Dir) }); err != nil {
+		return err
 	}
-	if err := unix.Unmount(".", unix.MNT_DETACH); err != nil {
-		return fmt.Errorf("leave the host's files: %w", err)
+	if !b.covers {
+		if err := unix.Unmount(".", unix.MNT_DETACH); err != nil {
+			return fmt.Errorf("leave the host's files: %w", err)
+		}
 	}
 	if err := unix.Chdir("/"); err != nil {
 		return fmt.Errorf("enter the root: %w", err)
 	}
 	return nil
+}
+
+// changeRoot makes the working directory, which must be the root of a mount, that of the mount namespace. The old root lies
+// over it then, for whoever knows it, and can be unmounted.
+//
+// Docker's seccomp profile forbids pivot_root(2) even to containers that may mount. There the new root covers the old one
+// instead: who is in it finds no way out, not even from below a chroot, because ".." at the root of a mount that covers
+// another one's root stays where it is. What it covers can be uncovered only by unmounting, which no step may.
+//
+// before is called before a root is covered.
+func changeRoot(before func()) (covers bool, err error) {
+	err = unix.PivotRoot(".", ".")
+	if err == nil {
+		return false, nil
+	}
+	if !errors.Is(err, unix.EPERM) && !errors.Is(err, unix.EINVAL) { // EINVAL: the root is that of an initramfs
+		return false, fmt.Errorf("pivot_root: %w", err)
+	}
+	before()
+	if merr := unix.Mount(".", "/", "", unix.MS_MOVE, ""); merr != nil {
+		return false, fmt.Errorf("pivot_root: %w; cover the root: %w", err, merr)
+	}
+	if err := unix.Chroot("."); err != nil {
+		return false, fmt.Errorf("enter the root: %w", err)
+	}
+	return true, nil
+}
+
+// unmountOthers unmounts everything but the root and keep, as far as that can be.
+func unmountOthers(keep string) {
+	b, err := os.ReadFile("/proc/self/mountinfo")
+	if err != nil {
+		return
+	}
+	var points []string
+	for line := range strings.Lines(string(b)) {
+		// proc_pid_mountinfo(5): the fifth field, with blanks and the like as octal numbers.
+		if f := strings.Fields(line); len(f) > 4 {
+			points = append(points, unescapeMount(f[4]))
+		}
+	}
+	for _, p := range slices.Backward(points) {
+		if p == "/" || p == keep || strings.HasPrefix(p, keep+"/") || strings.HasPrefix(keep, p+"/") {
+			continue
+		}
+		_ = unix.Unmount(p, unix.MNT_DETACH) // fails for one that is locked, or gone with another that it was on
+	}
+}
+
+func unescapeMount(s string) string {
+	return strings.NewReplacer(`\040`, " ", `\011`, "\t", `\012`, "\n", `\134`, `\`).Replace(s)
 }
 
 // emptyData removes everything from the data directory.
@@ -199,11 +256,14 @@ func emptyData() error {
 	return nil
 }
 
+// whatProc is what mountProc attempts.
+const whatProc = "mount /proc"
+
 // mountProc mounts a fresh /proc, as every step has one.
 func mountProc() error {
 	m, err := newMount("proc", attrInert)
 	if err != nil {
-		return fmt.Errorf("mount /proc: %w", err)
+		return fmt.Errorf("%s: %w", whatProc, err)
 	}
 	return place(m, unix.AT_FDCWD, "proc")
 }

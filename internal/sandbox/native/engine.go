@@ -102,6 +102,17 @@ func (e *Engine) Close() error {
 	return errors.Join(err, e.Engine.Close())
 }
 
+// Probe starts a sandbox and ends it, a few milliseconds, and says on which rung.
+// It returns an [*UnavailableError] if that does not work, or ctx's cause if ctx ends first.
+func Probe(ctx context.Context, options Options) (Report, error) {
+	e, err := New(ctx, options)
+	if err != nil {
+		return Report{}, err
+	}
+	r, err := e.Ready(ctx)
+	return r, errors.Join(err, e.Close())
+}
+
 // start starts a child on the first rung that bears. Once one did, no other is tried.
 func (e *Engine) start(ctx context.Context) (*remote.Process, error) {
 	e.mu.Lock()

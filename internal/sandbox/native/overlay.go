@@ -47,6 +47,9 @@ func (o *overlayOptions) mount(target string, lowers []string, upper, work strin
 	return nil
 }
 
+// whatOverlay is what probeOverlay attempts.
+const whatOverlay = "overlay in the work directory"
+
 // probeOverlay finds the options that work here, by a mount with an upper and what steps do to it.
 func (b *box) probeOverlay() error {
 	// What BuildKit's overlays do not do, ours do not either, whatever the defaults of the kernel: the upper must say
@@ -64,7 +67,7 @@ func (b *box) probeOverlay() error {
 		}
 		failures = append(failures, err)
 	}
-	return fmt.Errorf("overlay in the work directory: %w", errors.Join(failures...))
+	return fmt.Errorf("%s: %w", whatOverlay, errors.Join(failures...))
 }
 
 // tryOverlay removes a directory below and makes it again, which needs whiteouts and extended attributes.

@@ -53,7 +53,11 @@ func (s *step) program(r *root, w *watcher, stdio []*os.File) (*stepProgram, err
 	// A /proc can be mounted in a user namespace only while another is to be seen; that one goes now, with everything else
 	// of the child.
 	p.add("enter the child's root", unix.SYS_FCHDIR, uintptr(r.old))
-	p.add("leave the child's root", unix.SYS_UMOUNT2, p.text("."), unix.MNT_DETACH)
+	if s.box.covers {
+		p.add("leave the data directory", unix.SYS_UMOUNT2, p.text(dirData), unix.MNT_DETACH) // the rest is out of reach
+	} else {
+		p.add("leave the child's root", unix.SYS_UMOUNT2, p.text("."), unix.MNT_DETACH)
+	}
 	p.add("enter the working directory", unix.SYS_CHDIR, p.text(req.Dir))
 	if err := p.stdio(req, stdio); err != nil {
 		return nil, err

@@ -60,8 +60,8 @@ func (s *step) newRoot() (_ *root, err error) {
 	if err := unix.Chdir(target); err != nil {
 		return nil, fmt.Errorf("enter the step's root: %w", err)
 	}
-	if err := unix.PivotRoot(".", "."); err != nil {
-		return nil, fmt.Errorf("pivot_root: %w", err)
+	if _, err := changeRoot(func() {}); err != nil {
+		return nil, err
 	}
 	if r.fresh, err = unix.Open("/", unix.O_PATH|unix.O_CLOEXEC, 0); err != nil {
 		return nil, fmt.Errorf("open the step's root: %w", err)

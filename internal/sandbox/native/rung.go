@@ -59,6 +59,26 @@ type Failure struct {
 	Err  error
 }
 
+// Setting is what to change in the pod or on the node, one sentence, or empty if nothing is known that would help.
+func (f Failure) Setting() string {
+	text := f.Err.Error() // what the child says comes as text
+	switch {
+	case errors.Is(f.Err, unix.EPERM) && f.Rung == Direct:
+		return "Add the capability SYS_ADMIN (Docker: --cap-add SYS_ADMIN)."
+	case errors.Is(f.Err, unix.EPERM):
+		return "Use seccompProfile type Unconfined (Docker: --security-opt seccomp=unconfined)."
+	case strings.Contains(text, whatOverlay):
+		return "Mount a volume (an emptyDir) at /kaniko: an upper cannot lie on the container's own overlay."
+	case strings.Contains(text, whatProc):
+		return "Use procMount Unmasked (Docker: --security-opt systempaths=unconfined)."
+	case strings.Contains(text, errNoPrivs.Error()):
+		return "Allow privilege escalation."
+	case strings.Contains(text, unix.EACCES.Error()), strings.Contains(text, unix.EPERM.Error()):
+		return "Use the AppArmor profile Unconfined (Docker: --security-opt apparmor=unconfined), where the node has AppArmor."
+	}
+	return ""
+}
+
 // UnavailableError says that no step can run natively here, and why.
 type UnavailableError struct{ Report Report }
 
@@ -69,6 +89,11 @@ func (e *UnavailableError) Error() string {
 		reasons = append(reasons, fmt.Sprintf("%s: %v", f.Rung, f.Err))
 	}
 	return "steps cannot run natively here: " + strings.Join(reasons, "; ")
+}
+
+// Hint says what to do.
+func (e *UnavailableError) Hint() string {
+	return "Use --sandbox=sentry, or see what hako doctor says about native steps."
 }
 
 // Unwrap returns what went wrong on each rung.
@@ -86,6 +111,7 @@ const fullMap = 1 << 16
 var (
 	errMap     = errors.New("there are too few user or group IDs")
 	errRung    = errors.New("there is no such rung")
+
 	errRoot    = errors.New("it is for plain users, and this is root")
 	errNoPrivs = errors.New("no_new_privs is set: setuid programs of a step would not work")
 )
