@@ -109,8 +109,8 @@ func (e *UnavailableError) Unwrap() []error {
 const fullMap = 1 << 16
 
 var (
-	errMap     = errors.New("there are too few user or group IDs")
-	errRung    = errors.New("there is no such rung")
+	errMap  = errors.New("there are too few user or group IDs")
+	errRung = errors.New("there is no such rung")
 
 	errRoot    = errors.New("it is for plain users, and this is root")
 	errNoPrivs = errors.New("no_new_privs is set: setuid programs of a step would not work")
