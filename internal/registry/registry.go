@@ -209,6 +209,8 @@ type Repository struct {
 	slots  chan struct{}
 	// current is the index of the credentials that worked last.
 	current atomic.Int32
+	// referrers is held while the list of a subject's referrers is changed.
+	referrers sync.Mutex
 
 	mu       sync.Mutex // guards what follows
 	sources  []source   // nil until first needed

@@ -44,10 +44,15 @@ type Request struct {
 	UserAgent, Range string
 }
 
-// New returns an empty registry that does nothing wrong yet.
-func New() *Registry {
+// New returns an empty registry that does nothing wrong yet. It does not know referrers.
+func New() *Registry { return newRegistry(false) }
+
+// NewWithReferrers returns a registry that has the referrers API.
+func NewWithReferrers() *Registry { return newRegistry(true) }
+
+func newRegistry(referrers bool) *Registry {
 	return &Registry{
-		inner:  registry.New(registry.Logger(log.New(io.Discard, "", 0))),
+		inner:  registry.New(registry.Logger(log.New(io.Discard, "", 0)), registry.WithReferrersSupport(referrers)),
 		blobs:  map[string]map[string]bool{},
 		tokens: map[string]token{},
 	}
