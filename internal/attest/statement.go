@@ -43,8 +43,9 @@ type Predicate struct {
 type Subjects struct {
 	// References are what the image is pushed as; without any, it is "_", as in BuildKit's documentation.
 	References []string
-	Platform   ocispec.Platform
-	Digest     digest.Digest
+	// Platform is that of the image; its zero value is for an index.
+	Platform ocispec.Platform
+	Digest   digest.Digest
 }
 
 type (
@@ -66,16 +67,15 @@ func Statement(s Subjects, p Predicate) ([]byte, error) {
 		return nil, fmt.Errorf("make a statement of type %s: it has more than %d bytes", p.Type, MaxStatement)
 	}
 	st := statement{Type: statementType, PredicateType: p.Type, Predicate: p.Data}
-	digests := digestSet(s.Digest)
 	for _, ref := range s.References {
 		name, err := purl.Image(ref, s.Platform)
 		if err != nil {
 			return nil, err
 		}
-		st.Subject = append(st.Subject, subject{name, digests})
+		st.Subject = append(st.Subject, subject{name, digestSet(s.Digest)})
 	}
 	if len(st.Subject) == 0 {
-		st.Subject = []subject{{"_", digests}}
+		st.Subject = []subject{{"_", digestSet(s.Digest)}}
 	}
 	out, err := encode(st)
 	if err != nil {

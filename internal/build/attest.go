@@ -84,8 +84,8 @@ type subject struct {
 	image  *output.Image
 }
 
-// attest makes the manifest of statements about an image, and has them exported with its files.
-func (b *builder) attest(ctx context.Context, s subject) (*output.Image, error) {
+// claims is what is said about an image.
+func (b *builder) claims(ctx context.Context, s subject) ([]claim, error) {
 	start := b.env.Now()
 	defer func() { b.env.Events.Emit(event.Span{Name: "attest", Start: start, End: b.env.Now()}) }()
 	claims, err := b.contents(ctx, s)
@@ -99,8 +99,23 @@ func (b *builder) attest(ctx context.Context, s subject) (*output.Image, error) 
 		}
 		claims = append(claims, c)
 	}
+	return claims, nil
+}
+
+// attest makes the manifest of statements about an image, and has them exported with its files.
+func (b *builder) attest(ctx context.Context, s subject) (*output.Image, signed, error) {
+	claims, err := b.claims(ctx, s)
+	if err != nil {
+		return nil, signed{}, err
+	}
 	s.image.Documents = func(ctx context.Context, t tree.Tree) ([]output.Document, error) { return b.documents(ctx, t, claims) }
 	about := attest.Subjects{References: b.req.names(), Platform: *s.image.Manifest.Platform, Digest: s.image.Manifest.Digest}
+	out, err := attestations(s.image.Manifest, about, claims)
+	return out, signed{about, claims}, err
+}
+
+// attestations is the manifest of statements about the image target.
+func attestations(target ocispec.Descriptor, about attest.Subjects, claims []claim) (*output.Image, error) {
 	var types []string
 	var statements [][]byte
 	for _, c := range claims {
@@ -110,7 +125,7 @@ func (b *builder) attest(ctx context.Context, s subject) (*output.Image, error) 
 		}
 		types, statements = append(types, c.Type), append(statements, data)
 	}
-	m, err := attest.NewManifest(s.image.Manifest, types, statements)
+	m, err := attest.NewManifest(target, types, statements)
 	if err != nil {
 		return nil, err
 	}

@@ -22,6 +22,7 @@ import (
 	"hako/internal/registry"
 	"hako/internal/sandbox/child"
 	"hako/internal/sandbox/choice"
+	"hako/internal/sign"
 	"hako/internal/sshagent"
 	"hako/internal/workdir"
 )
@@ -47,6 +48,7 @@ type builder struct {
 	// started and invocation tell this run from others.
 	started    time.Time
 	invocation string
+	key        *sign.Key // nil if nothing is signed
 
 	// latest, if not nil, is the time that no file of a new layer may be younger than. It is set before the first is made.
 	latest *time.Time
@@ -68,6 +70,9 @@ func open(ctx context.Context, env Env, req Request) (_ *builder, err error) {
 			err = errors.Join(err, b.close())
 		}
 	}()
+	if err := b.openKey(); err != nil {
+		return nil, err
+	}
 	if err := b.openSecrets(); err != nil {
 		return nil, err
 	}

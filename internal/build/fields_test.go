@@ -77,7 +77,7 @@ func TestNothingOfARequestIsIgnored(t *testing.T) {
 	t.Parallel()
 	read, _ := names(t, ".")
 	for _, f := range missing(read,
-		reflect.TypeFor[Request](), reflect.TypeFor[Attestations](), reflect.TypeFor[Outputs](), reflect.TypeFor[Registry](), reflect.TypeFor[Env](), reflect.TypeFor[KeyValue](),
+		reflect.TypeFor[Request](), reflect.TypeFor[Attestations](), reflect.TypeFor[Signing](), reflect.TypeFor[Outputs](), reflect.TypeFor[Registry](), reflect.TypeFor[Env](), reflect.TypeFor[KeyValue](),
 	) {
 		t.Errorf("%s is read by nobody, or still listed as waiting", f)
 	}

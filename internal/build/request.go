@@ -66,6 +66,8 @@ type Request struct {
 	Squash Squash
 	// Attestations are the statements that each image gets; they need OCI's format.
 	Attestations Attestations
+	// Signing says how what is pushed is signed.
+	Signing Signing
 }
 
 // Agent is an ssh agent for steps: one socket, or files with private keys. Raw means whatever listens at the socket.

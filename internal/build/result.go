@@ -31,23 +31,32 @@ func (b *builder) assemble(ctx context.Context, graphs []*plan.Graph, solved []*
 		return nil, err
 	}
 	out := &output.Result{Time: graphs[0].Created}
+	var statements []signed
 	for i, f := range done {
 		im, err := b.image(graphs[i], f, format)
 		if err != nil {
 			return nil, err
 		}
 		if b.req.Attestations.any() {
-			m, err := b.attest(ctx, subject{graphs[i], solved[i], f, im})
+			m, s, err := b.attest(ctx, subject{graphs[i], solved[i], f, im})
 			if err != nil {
 				return nil, err
 			}
-			out.Extra = append(out.Extra, *m)
+			out.Extra, statements = append(out.Extra, *m), append(statements, s)
 		}
 		out.Images = append(out.Images, *im)
 	}
-	index, err := b.req.hasIndex()
-	if err != nil || !index {
-		return out, err
+	if err := b.index(out, format); err != nil {
+		return nil, err
+	}
+	return out, b.sign(out, statements, b.now(graphs[0]))
+}
+
+// index adds an index over the images and what belongs to them, if there has to be one.
+func (b *builder) index(out *output.Result, format image.Format) error {
+	needed, err := b.req.hasIndex()
+	if err != nil || !needed {
+		return err
 	}
 	var manifests []ocispec.Descriptor
 	for _, im := range slices.Concat(out.Images, out.Extra) {
@@ -55,10 +64,10 @@ func (b *builder) assemble(ctx context.Context, graphs []*plan.Graph, solved []*
 	}
 	made, err := image.AssembleIndex(format, manifests, b.req.Annotations)
 	if err != nil {
-		return nil, err
+		return err
 	}
 	out.Index, out.IndexData = made.Descriptor, made.Data
-	return out, nil
+	return nil
 }
 
 // image makes the image of one platform.

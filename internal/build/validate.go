@@ -17,7 +17,7 @@ import (
 // Validate says what of the request cannot be.
 func (r *Request) Validate() error {
 	return errors.Join(
-		r.validateOutputs(), r.validatePlatforms(), r.validateFormat(), r.validateAttestations(), r.validateNetwork(), r.validateCache(),
+		r.validateOutputs(), r.validatePlatforms(), r.validateFormat(), r.validateAttestations(), r.validateSigning(), r.validateNetwork(), r.validateCache(),
 		r.validateSteps(),
 	)
 }

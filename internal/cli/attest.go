@@ -25,6 +25,15 @@ type attestSpec struct {
 
 const attestHint = "Write --provenance=min, --provenance=max, --sbom=true, or --attest type=provenance,mode=max."
 
+// attestAndSign reads what is to be said of the image, and with which key it is signed.
+func (c *command) attestAndSign(vs *values, req *build.Request) (err error) {
+	if req.Attestations, err = c.attestations(vs, req.BuildArgs); err != nil {
+		return err
+	}
+	req.Signing, err = c.signing(vs)
+	return err
+}
+
 // attestations reads everything that asks for attestations.
 func (c *command) attestations(vs *values, args map[string]string) (build.Attestations, error) {
 	var out build.Attestations

@@ -123,6 +123,8 @@ func attestFlags() []flag {
 		{name: "provenance", kind: stringKind, def: "false", help: "attach how the image was made: false, min, max or true (as max), or buildx's options: mode=max,builder-id=URI,…", forks: "D", status: used},
 		{name: "sbom", kind: stringKind, def: "false", help: "attach a list of the packages in the image: true or false", forks: "D", status: used},
 		{name: "attest", kind: multiKind, help: "type=provenance,mode=max or type=sbom, buildx's long form of --provenance and --sbom", forks: "D", status: used},
+		{name: "sign", kind: boolKind, def: "false", help: "sign the image and its attestations with --sign-key, as cosign does, and push the signatures beside it", forks: "H", status: used},
+		{name: "sign-key", kind: stringKind, help: "private key of cosign's to sign with: a file, or env://NAME; its password is in COSIGN_PASSWORD", forks: "H", status: used},
 	}
 }
 

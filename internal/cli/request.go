@@ -65,7 +65,7 @@ func (c *command) request(vs *values, operands []string) (build.Request, error) 
 	if req.Outputs, err = c.outputs(vs, plan); err != nil {
 		errs = append(errs, err)
 	}
-	if req.Attestations, err = c.attestations(vs, req.BuildArgs); err != nil {
+	if err := c.attestAndSign(vs, &req); err != nil {
 		errs = append(errs, err)
 	}
 	return req, errors.Join(errs...)

@@ -99,6 +99,15 @@ type Result struct {
 	IndexData []byte
 	// Time, if not nil, is the time of every file that is exported, as BuildKit has it with SOURCE_DATE_EPOCH.
 	Time *time.Time
+	// Referrers are manifests that belong to the others without being named by the index, such as signatures.
+	// They are pushed before the tags; exports do not have them.
+	Referrers []Referrer
+}
+
+// Referrer is a manifest about another one, Subject, with its blobs. Its Manifest has an artifact type.
+type Referrer struct {
+	Image
+	Subject digest.Digest
 }
 
 // HasIndex says whether a tag points to an index.

@@ -100,14 +100,21 @@ func (o *Output) retry(ctx context.Context, fn func() error) error {
 
 // pushContent brings everything but what the tag names to a repository.
 func (o *Output) pushContent(ctx context.Context, repo name.Repository, r *Result) error {
-	if err := o.pushBlobs(ctx, repo, r); err != nil || !r.HasIndex() {
+	if err := o.pushBlobs(ctx, repo, r); err != nil {
 		return err
 	}
 	to := o.client.Repository(repo, registry.Push)
 	g, ctx := errgroup.WithContext(ctx)
-	for _, im := range r.manifests() {
+	if r.HasIndex() {
+		for _, im := range r.manifests() {
+			g.Go(func() error {
+				return to.PutManifest(ctx, im.Manifest.Digest.String(), im.Manifest.MediaType, im.ManifestData)
+			})
+		}
+	}
+	for _, ref := range r.Referrers {
 		g.Go(func() error {
-			return to.PutManifest(ctx, im.Manifest.Digest.String(), im.Manifest.MediaType, im.ManifestData)
+			return to.PutReferrer(ctx, registry.Referrer{Descriptor: ref.Manifest, Data: ref.ManifestData, Subject: ref.Subject})
 		})
 	}
 	return g.Wait()
@@ -115,7 +122,11 @@ func (o *Output) pushContent(ctx context.Context, repo name.Repository, r *Resul
 
 func (o *Output) pushBlobs(ctx context.Context, repo name.Repository, r *Result) error {
 	g, ctx := errgroup.WithContext(ctx)
-	for _, im := range r.manifests() {
+	all := r.manifests()
+	for _, ref := range r.Referrers {
+		all = append(all, ref.Image)
+	}
+	for _, im := range all {
 		for _, l := range append([]Layer{im.config()}, im.Layers...) {
 			g.Go(func() error { return o.pushBlob(ctx, repo, l) })
 		}
