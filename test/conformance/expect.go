@@ -97,6 +97,9 @@ func nowOr(text string) string {
 // dropTimes removes the times of the configuration and of its history.
 func (e *Expectation) dropTimes() {
 	e.Created = ""
+	for _, p := range e.Platforms {
+		p.dropTimes()
+	}
 	for _, h := range e.History {
 		if m, ok := h.(map[string]any); ok {
 			delete(m, "created")
