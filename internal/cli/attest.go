@@ -189,11 +189,11 @@ func (s *attestSpec) provenance(out *build.Attestations) error {
 // sbom takes up a wish for a list of contents.
 func (s *attestSpec) sbom(out *build.Attestations) error {
 	out.SBOM = true
-	for _, k := range slices.Sorted(maps.Keys(s.options)) {
-		if k == "generator" {
-			return s.fail("Leave out the generator: --sbom=true uses the scanner that is built in.", "scanners that come as images are not supported")
-		}
-		return s.fail(attestHint, "there is no option %q", k)
+	if _, ok := s.options["generator"]; ok {
+		return s.fail("Leave out the generator: --sbom=true uses the scanner that is built in.", "scanners that come as images are not supported")
+	}
+	if len(s.options) > 0 {
+		return s.fail(attestHint, "there is no option %q", slices.Min(slices.Collect(maps.Keys(s.options))))
 	}
 	return nil
 }
