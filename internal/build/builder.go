@@ -196,10 +196,10 @@ func (b *builder) places() []string {
 	return append(out, "/tmp")
 }
 
-// maker stores layers the way the request asks for. Those that will be merged are not worth compressing.
+// maker stores layers the way the request asks for. Those that will be merged are not worth compressing, unless a cache keeps them.
 func (b *builder) maker() *maker {
 	opts := b.req.layers()
-	if b.req.Squash != SquashNone {
+	if b.req.Squash != SquashNone && b.cache == nil {
 		opts = layer.WriteOptions{Compression: layer.Uncompressed, Docker: true}
 	}
 	opts.Digests = b.cache != nil
