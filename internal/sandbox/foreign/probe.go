@@ -39,7 +39,10 @@ func Probe(ctx context.Context, engine sandbox.Engine, arch string) error {
 // lastLine is what the failed program, or who was to start it, said last.
 func lastLine(said string, exit *sandbox.ExitError) string {
 	lines := strings.Split(strings.TrimSpace(said), "\n")
-	last := strings.TrimPrefix(lines[len(lines)-1], "exec "+programPath+": ")
+	last := lines[len(lines)-1]
+	if _, why, ok := strings.Cut(last, "exec "+programPath+": "); ok { // as runc says it
+		return why
+	}
 	if last == "" {
 		return exit.Error()
 	}
