@@ -69,7 +69,7 @@ func (p *planner) canRun() error {
 	return &diag.Error{
 		What: fmt.Sprintf("RUN for %s is not supported on %s", image.FormatPlatform(want), image.FormatPlatform(have)), Cause: err,
 		Hint: "Run commands in a stage that starts with FROM --platform=$BUILDPLATFORM and only COPY from it; or build on a node of that " +
-			"architecture; or register an interpreter on the node (qemu-user-static, with binfmt_misc's flag F) and use --sandbox=native.",
+			"architecture; or register an interpreter on the node, for the native sandbox (qemu-user-static, with binfmt_misc's flag F).",
 	}
 }
 
