@@ -10,6 +10,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strings"
 
 	"github.com/google/go-containerregistry/pkg/v1/layout"
@@ -90,8 +91,29 @@ func (b *BuildKit) args(job Job, archive string) []string {
 	for _, l := range c.Args.Labels {
 		args = append(args, "--opt", "label:"+l)
 	}
+	args = append(args, mountArgs(job)...)
 	for i, context := range c.Args.Contexts {
 		args = append(args, contextArgs(job, fmt.Sprintf("named%d", i), context)...)
+	}
+	return args
+}
+
+// mountArgs are what steps mount. Caches live as long as the daemon, so each build has a namespace of its own.
+func mountArgs(job Job) []string {
+	a := job.Case.Args
+	var args []string
+	if !slices.ContainsFunc(a.BuildArgs, func(arg string) bool { return strings.HasPrefix(arg, "BUILDKIT_CACHE_MOUNT_NS=") }) {
+		args = append(args, "--opt", "build-arg:BUILDKIT_CACHE_MOUNT_NS="+job.Out)
+	}
+	for _, s := range a.Secrets {
+		id, place, _ := strings.Cut(s, "=")
+		args = append(args, "--secret", "id="+id+",src="+pathIn(job.Context, place))
+	}
+	for _, id := range a.Agents {
+		args = append(args, "--ssh", id+"="+pathIn(job.Context, keyFile))
+	}
+	if a.Network != "" {
+		args = append(args, "--opt", "force-network-mode="+a.Network)
 	}
 	return args
 }

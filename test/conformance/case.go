@@ -53,6 +53,10 @@ type Args struct {
 	BuildArgs, Labels []string
 	// Contexts are named contexts, "name=place"; "@x" as a place is a directory of the case, "oci-layout://@x…" a layout.
 	Contexts []string
+	// Secrets are "id=@place", a file of the case; Agents are the ids of ssh agents, which have a key that is made for the test.
+	Secrets, Agents []string
+	// Network is what steps reach that do not say.
+	Network string
 }
 
 // Failure is how a build has to fail.
@@ -194,6 +198,12 @@ func (a *Args) parse(words []string) error {
 			a.Contexts = append(a.Contexts, value)
 		case "--rewrite-timestamp":
 			a.RewriteTimestamp = value == "true"
+		case "--secret":
+			a.Secrets = append(a.Secrets, value)
+		case "--ssh":
+			a.Agents = append(a.Agents, value)
+		case "--network":
+			a.Network = value
 		case "--file":
 			a.Dockerfile = value
 		default:

@@ -231,6 +231,9 @@ func (s *suite) build(t *testing.T, c *Case) (*Expectation, *BuildError) {
 	if err := s.files.Add(job); err != nil {
 		t.Fatal(err)
 	}
+	if err := c.WriteKey(job.Context); err != nil {
+		t.Fatal(err)
+	}
 	err = c.WriteContext(job.Context)
 	if errors.Is(err, unix.ENOTSUP) {
 		t.Skip("needs a temporary directory with extended attributes")

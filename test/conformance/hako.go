@@ -70,6 +70,7 @@ func (h *Hako) request(job Job) (build.Env, build.Request) {
 		Sandbox:    string(h.Sandbox),
 
 		RewriteTimestamp: a.RewriteTimestamp,
+		Network:          a.Network,
 	}
 	for _, arg := range a.BuildArgs {
 		name, value, _ := strings.Cut(arg, "=")
@@ -78,6 +79,13 @@ func (h *Hako) request(job Job) (build.Env, build.Request) {
 	for _, l := range a.Labels {
 		name, value, _ := strings.Cut(l, "=")
 		req.Labels = append(req.Labels, build.KeyValue{Key: name, Value: value})
+	}
+	for _, s := range a.Secrets {
+		id, place, _ := strings.Cut(s, "=")
+		req.Secrets = append(req.Secrets, build.Secret{ID: id, Path: pathIn(job.Context, place)})
+	}
+	for _, id := range a.Agents {
+		req.Agents = append(req.Agents, build.Agent{ID: id, Paths: []string{pathIn(job.Context, keyFile)}})
 	}
 	for _, c := range a.Contexts {
 		name, place, _ := strings.Cut(c, "=")

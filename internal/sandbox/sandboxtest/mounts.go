@@ -212,7 +212,8 @@ func targetCases() cases {
 			b.mounted(t, one("/data/a/b", &sandbox.Tmpfs{}), "echo").refused(t, "not a directory")
 		},
 		"mount in /proc": func(t *testing.T, b *bed) {
-			b.mounted(t, one("/proc/self", &sandbox.Tmpfs{}), "echo").refused(t, "/proc/self")
+			b.mounted(t, one("/proc/sys", b.bind(b.other(t), "src")), "echo").refused(t, "/proc/sys")
+			b.mounted(t, one("/proc/sys", &sandbox.Tmpfs{}), "write", "/proc/sys/x", "1", ";", "ls", "/proc/sys").succeeds(t)
 		},
 	}
 }

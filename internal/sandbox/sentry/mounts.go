@@ -135,7 +135,7 @@ func (b *box) connect(root vfs.VirtualDentry, s *source, stubs []string) error {
 	if err != nil {
 		return err
 	}
-	if p == "" || tree.Within(p, "proc") {
+	if p == "" || s.Tmpfs == nil && tree.Within(p, "proc") {
 		return errTarget // runc says no, too
 	}
 	if s.Tmpfs != nil {

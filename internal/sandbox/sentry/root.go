@@ -19,6 +19,7 @@ import (
 
 	"hako/internal/sandbox"
 	"hako/internal/sandbox/remote"
+	"hako/internal/tree"
 )
 
 // What a step sees is, from the top: the mounts (/proc, /sys, /dev, those of the step, single read-only files), the upper,
@@ -244,6 +245,9 @@ func (b *box) mountFile(root vfs.VirtualDentry, f sandbox.File) error {
 		return err
 	}
 	p, _, err := b.resolve(root, f.Path)
+	if err == nil && (p == "" || tree.Within(p, "proc")) {
+		err = errTarget
+	}
 	if err != nil {
 		return err
 	}
