@@ -135,8 +135,8 @@ func (b *box) connect(root vfs.VirtualDentry, s *source, stubs []string) error {
 	if err != nil {
 		return err
 	}
-	if p == "" || s.Tmpfs == nil && tree.Within(p, "proc") {
-		return errTarget // runc says no, too
+	if p == "" || tree.Within(p, "proc") {
+		return errTarget // runc says no, too, but for a tmpfs
 	}
 	if s.Tmpfs != nil {
 		mode := uint32(freshTmpfsMode)
