@@ -16,6 +16,9 @@ type advice struct {
 	pattern, hint string
 }
 
+// notExecutable is a shell's message, if that ended with code 126, and of any program otherwise.
+const notExecutable = `(?:^|[ /])(\S+): (?:cannot execute: )?[Pp]ermission denied$`
+
 // adviceList goes from the certain to the likely. The messages are those of the GNU C library, musl, curl, OpenSSL, Go, Node,
 // apt, apk and the usual shells.
 func adviceList() []advice {
@@ -33,8 +36,11 @@ func adviceList() []advice {
 		{`SSL certificate problem|certificate verify failed|unable to get local issuer certificate|x509: certificate|[Ss]elf[- ]signed certificate`,
 			"Install ca-certificates in an earlier step, or COPY the certificate of your own authority into the image."},
 		{`Network is unreachable|Connection timed out|Connection refused|connection refused|i/o timeout|No route to host|ECONNREFUSED|ETIMEDOUT`, "A connection failed. " + network},
+		{`unable to start container process: .*"([^"]+)": executable file not found`, `"$1" is not in the image: install it in an earlier step, or check PATH.`},
+		{`unable to start container process: .*"([^"]+)": no such file or directory`, `"$1" is not in the image, or the interpreter in its first line or its dynamic loader is not: take one for this base image's libc.`},
+		{`unable to start container process: .*"([^"]+)": permission denied`, `Make "$1" executable with COPY --chmod=755 or RUN chmod +x.`},
 		{`[Ee]xec format error`, "A program is for another processor than this step's, $PLATFORM: take the one for $$TARGETARCH."},
-		{`(?:^|[ /])(\S+): (?:cannot execute: )?[Pp]ermission denied$`, `If "$1" is a program, make it executable with COPY --chmod=755 or RUN chmod +x.`},
+		{notExecutable, `If "$1" is a program, make it executable with COPY --chmod=755 or RUN chmod +x.`},
 	}
 }
 
@@ -55,10 +61,10 @@ func advise(exit *sandbox.ExitError, step *plan.Step, lines []string) string {
 	return exitHint(exit, lines)
 }
 
-// adviceFor finds the first advice for one of lines. What only a program that could not be run explains needs mode.
-func adviceFor(lines []string, mode bool, platform string) string {
+// adviceFor finds the first advice for one of lines; notRun says that a program could not be executed.
+func adviceFor(lines []string, notRun bool, platform string) string {
 	for _, a := range adviceList() {
-		if strings.Contains(a.hint, "chmod") && !mode {
+		if a.pattern == notExecutable && !notRun {
 			continue
 		}
 		re := regexp.MustCompile(a.pattern)
