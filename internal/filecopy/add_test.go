@@ -104,7 +104,7 @@ func TestAddArchive(t *testing.T) {
 		name, archive, below, dest, chown, chmod, want string
 	}{{
 		name: "entries", dest: "/d/", archive: `
-			a 04750 3:4 @7 x:security.capability=c x:user.a=1 x:trusted.overlay.opaque=y x:user.overlay.origin=y = x
+			a 04750 3:4 @7 x:security.capability=\x00\x00\x00\x02\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00 x:user.a=1 x:trusted.overlay.opaque=y x:user.overlay.origin=y = x
 			d/ 0700 5:6 @8
 			d/f 0600 @9
 			l 7:8 @10 x:user.a=1 -> ../../a
@@ -112,7 +112,7 @@ func TestAddArchive(t *testing.T) {
 			p 0622 1:2 @11 fifo
 			n 0666 @12 c1:3`,
 		want: `d/ 0755 0:0 @1000
-			d/a 0644 0:0 @0 x:security.capability=c x:user.a=1 = x
+			d/a 0644 0:0 @0 x:security.capability=\x00\x00\x00\x02\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00 x:user.a=1 = x
 			d/d/ 0700 5:6 @8
 			d/d/f 0600 0:0 @9
 			d/h => d/a

@@ -355,7 +355,7 @@ func (c *copier) finish(n *node, e tree.Entry) {
 		e.Mode = c.chmod.apply(e.Mode&modeAll, e.Kind == tree.Dir)
 	}
 	m.setMode(e.Mode)
-	m.addXattrs(e.Xattrs)
+	m.addXattrs(keptXattrs(e.Xattrs))
 }
 
 func (c *copier) notDirectory(n *node) error {

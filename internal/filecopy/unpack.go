@@ -7,10 +7,8 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
-	"maps"
 	"math"
 	"path"
-	"slices"
 	"strings"
 	"syscall"
 	"time"
@@ -353,8 +351,9 @@ func (u *unpacker) metadata(n *node, h *tar.Header) error {
 	if !keep {
 		m.setTime(boundTime(h.ModTime))
 	}
-	m.addXattrs(archiveXattrs(h, m.kind))
-	return nil
+	x, err := archiveXattrs(h, m.kind)
+	m.addXattrs(x)
+	return err
 }
 
 // keepsMode says whether mode and time are not the entry's business: those of a hard link to a symbolic link,
@@ -396,20 +395,4 @@ func boundTime(t time.Time) time.Time {
 		return time.Unix(0, 0)
 	}
 	return t
-}
-
-// archiveXattrs returns the extended attributes that the kernel would let the file have.
-// Instructions to overlay file systems are no attributes of the file.
-func archiveXattrs(h *tar.Header, k tree.Kind) map[string]string {
-	out := map[string]string{}
-	for _, key := range slices.Sorted(maps.Keys(h.PAXRecords)) {
-		name, ok := strings.CutPrefix(key, "SCHILY.xattr.")
-		user := strings.HasPrefix(name, "user.")
-		if !ok || user && k != tree.Regular && k != tree.Dir || strings.HasPrefix(name, "user.overlay.") ||
-			strings.HasPrefix(name, "trusted.") {
-			continue
-		}
-		out[name] = h.PAXRecords[key]
-	}
-	return out
 }
