@@ -94,8 +94,11 @@ func nowOr(text string) string {
 	return text
 }
 
-// dropTimes removes the times of the configuration and of its history.
+// dropTimes removes the times of the configuration and of its history, for all platforms.
 func (e *Expectation) dropTimes() {
+	for _, p := range e.Platforms {
+		p.dropTimes()
+	}
 	e.Created = ""
 	for _, p := range e.Platforms {
 		p.dropTimes()
