@@ -43,6 +43,9 @@ func Build(ctx context.Context, env Env, req Request) (_ *Result, err error) {
 		return &Result{}, printPlans(env.Stdout, graphs)
 	}
 	b.latest = b.latestTime(graphs)
+	if err := b.noteBases(ctx, graphs); err != nil {
+		return nil, err
+	}
 	solved, err := solve.Solve(ctx, graphs, b.parts())
 	if err != nil {
 		return nil, err
@@ -93,7 +96,7 @@ func (b *builder) parts() solve.Parts {
 	m := b.maker()
 	steps := b.stepCache(m)
 	p := solve.Parts{
-		Bases: sources{b.bases, steps}, Maker: m, Context: b.context.Tree(), Sources: b.trees, Events: b.env.Events, Now: b.env.Now,
+		Bases: &bases{Source: b.bases, fetched: b.ahead, cache: steps}, ReadsResult: b.req.readsResult(), Maker: m, Context: b.context.Tree(), Sources: b.trees, Events: b.env.Events, Now: b.env.Now,
 		Jobs: b.req.jobs(), Latest: b.latest,
 		Engine:  func(context.Context) (sandbox.Engine, error) { return b.engine, nil },
 		Spool:   b.spool,

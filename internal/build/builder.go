@@ -11,6 +11,8 @@ import (
 	"sync"
 	"time"
 
+	"github.com/opencontainers/go-digest"
+
 	"hako/internal/blob"
 	"hako/internal/buildcontext"
 	"hako/internal/cache"
@@ -52,6 +54,8 @@ type builder struct {
 
 	// latest, if not nil, is the time that no file of a new layer may be younger than. It is set before the first is made.
 	latest *time.Time
+	// inResult are the layers of base images that results have. It is complete before the first is fetched.
+	inResult map[digest.Digest]bool
 
 	probing sync.Mutex       // guards probed, and is held while a processor is tried
 	probed  map[string]error // why programs for an architecture do not run; nil if they do
@@ -112,7 +116,7 @@ func (b *builder) stepDir() (string, error) {
 
 // openForPlan opens what a plan needs.
 func openForPlan(ctx context.Context, env Env, req Request) (_ *builder, err error) {
-	b := &builder{life: ctx, env: env, req: req, probed: map[string]error{}, started: env.Now(), invocation: strings.ToLower(rand.Text())}
+	b := &builder{life: ctx, env: env, req: req, probed: map[string]error{}, inResult: map[digest.Digest]bool{}, started: env.Now(), invocation: strings.ToLower(rand.Text())}
 	defer func() {
 		if err != nil {
 			err = errors.Join(err, b.close())
@@ -169,7 +173,7 @@ func (b *builder) openRegistry() (err error) {
 	}
 	b.closers = append(b.closers, nothing(b.client.Close))
 	b.bases = imagesource.New(imagesource.Options{
-		Registry: b.client, Dir: b.dir, Blobs: b.store, Events: b.env.Events,
+		Registry: b.client, Dir: b.dir, Blobs: b.store, Keep: b.keeps, Events: b.env.Events,
 		Mirrors: b.mirrors(), OnlyMirrors: b.req.Registry.OnlyMirrors, Cwd: b.env.Cwd,
 	})
 	b.closers = append(b.closers, b.bases.Close)

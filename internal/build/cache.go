@@ -6,7 +6,6 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
-	"io"
 	"strings"
 	"sync/atomic"
 	"time"
@@ -22,7 +21,6 @@ import (
 	"hako/internal/registry"
 	"hako/internal/rootfs"
 	"hako/internal/solve"
-	"hako/internal/tree"
 )
 
 // Cache says what is taken from earlier builds and kept for later ones.
@@ -137,27 +135,27 @@ func (c *stepCache) Keeps(op plan.Op) bool {
 // time that the layer is read.
 func (c *stepCache) listed(src rootfs.Source) rootfs.Source {
 	key := cache.Key(digest.FromString("hako listing 1 " + src.DiffID.String()).Encoded())
-	open := src.Open
+	open, list := src.Open, src.List
 	var known atomic.Bool
-	src.List = func(ctx context.Context) (*layer.Image, error) {
-		f := c.cache.Get(ctx, key)
-		if f == nil {
-			return nil, errNotCached
-		}
-		l, err := f.Listing(ctx)
-		if err != nil {
-			return nil, err
-		}
-		known.Store(true)
-		return layer.Listing(l.Index, l.Small, func() (*layer.Image, error) { return open(c.life) }), nil
-	}
-	src.Open = func(ctx context.Context) (*layer.Image, error) {
-		im, err := open(ctx)
-		if err == nil && !known.Load() {
+	put := func(im *layer.Image, err error) (*layer.Image, error) {
+		if err == nil && !known.Swap(true) {
 			rec := &cache.Record{Keys: []cache.Key{key}, Created: c.env.Now(), Layer: layer.Descriptor{DiffID: src.DiffID}}
-			c.cache.Put(c.life, rec, &cache.Listing{Index: im.Index, Small: small(im)}, nil)
+			c.cache.Put(c.life, rec, &cache.Listing{Index: im.Index, Small: im.AtHand()}, nil)
 		}
 		return im, err
+	}
+	src.Open = func(ctx context.Context) (*layer.Image, error) { return put(open(ctx)) }
+	src.List = func(ctx context.Context) (*layer.Image, error) {
+		if f := c.cache.Get(ctx, key); f != nil {
+			if l, err := f.Listing(ctx); err == nil {
+				known.Store(true)
+				return layer.Listing(l.Index, l.Small, func() (*layer.Image, error) { return open(c.life) }), nil
+			}
+		}
+		if list == nil {
+			return nil, errNotCached
+		}
+		return put(list(ctx))
 	}
 	return src
 }
@@ -194,30 +192,16 @@ func (c *stepCache) Put(s *solve.Cached, keys []string) {
 	for _, k := range keys {
 		rec.Keys = append(rec.Keys, c.key(k))
 	}
-	im := s.Layer.Source.Listing
-	if im == nil {
-		var err error
-		if im, err = s.Layer.Source.Open(c.life); err != nil {
-			c.env.Events.Emit(event.Debug{Message: "a step is not cached: " + err.Error()})
-			return
-		}
+	list := s.Layer.Source.List
+	if list == nil {
+		list = s.Layer.Source.Open
 	}
-	l := &cache.Listing{Index: im.Index, Small: small(im)}
+	im, err := list(c.life)
+	if err != nil {
+		c.env.Events.Emit(event.Debug{Message: "a step is not cached: " + err.Error()})
+		return
+	}
+	l := &cache.Listing{Index: im.Index, Small: im.AtHand()}
 	open := c.blob(s.Layer).Open
 	c.cache.Put(c.life, rec, l, open)
-}
-
-// small are the account files of a layer.
-func small(im *layer.Image) map[string][]byte {
-	out := map[string][]byte{}
-	for _, path := range []string{"etc/passwd", "etc/group"} {
-		e := im.Index.Find(path)
-		if e == nil || e.Kind != tree.Regular || e.Size > maxAccountFile {
-			continue
-		}
-		if data, err := io.ReadAll(im.Content(e)); err == nil {
-			out[path] = data
-		}
-	}
-	return out
 }

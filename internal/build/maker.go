@@ -11,7 +11,6 @@ import (
 	"hako/internal/layer"
 	"hako/internal/rootfs"
 	"hako/internal/solve"
-	"hako/internal/tree"
 	"hako/internal/workdir"
 )
 
@@ -44,8 +43,7 @@ func (m *maker) Make(ctx context.Context, changes layer.Changes, keep bool) (_ s
 	if m.latest != nil {
 		changes = layer.Until(changes, *m.latest, nil)
 	}
-	seen := &accountFiles{Changes: changes, files: map[string][]byte{}}
-	written, err := layer.Write(ctx, seen, w, opts)
+	written, err := layer.Write(ctx, changes, w, opts)
 	if err != nil {
 		return solve.Layer{}, err
 	}
@@ -64,7 +62,8 @@ func (m *maker) Make(ctx context.Context, changes layer.Changes, keep bool) (_ s
 	}
 	again := &reopened{maker: m, desc: written.Descriptor, blob: func(context.Context) (io.ReadCloser, error) { return m.store.Open(written.Digest) }}
 	out.Source.Open = again.open
-	out.Source.Listing = layer.Listing(written.Image.Index, seen.files, func() (*layer.Image, error) { return again.open(m.life) })
+	listing := written.Image.Late(func() (*layer.Image, error) { return again.open(m.life) })
+	out.Source.List = func(context.Context) (*layer.Image, error) { return listing, nil }
 	return out, nil
 }
 
@@ -114,36 +113,4 @@ func (r *reopened) open(ctx context.Context) (_ *layer.Image, err error) {
 		return nil, errors.Join(err, f.Close())
 	}
 	return r.image, nil
-}
-
-// maxAccountFile bounds what is kept of an account file.
-const maxAccountFile = 1 << 20 // 1 MiB
-
-// accountFiles keeps the account files that pass by: almost every later step looks up a user,
-// and few read anything else of the layer.
-type accountFiles struct {
-	layer.Changes
-	files map[string][]byte
-}
-
-// Each implements [layer.Changes].
-func (a *accountFiles) Each(ctx context.Context, fn func(tree.Entry, io.Reader) error) error {
-	return a.Changes.Each(ctx, func(e tree.Entry, content io.Reader) error {
-		wanted := e.Path == "etc/passwd" || e.Path == "etc/group"
-		if !wanted || e.Kind != tree.Regular || e.Size > maxAccountFile {
-			return fn(e, content)
-		}
-		var data sink
-		err := fn(e, io.TeeReader(content, &data))
-		a.files[e.Path] = data
-		return err
-	})
-}
-
-// sink collects bytes.
-type sink []byte
-
-func (s *sink) Write(p []byte) (int, error) {
-	*s = append(*s, p...)
-	return len(p), nil
 }

@@ -8,11 +8,9 @@ import (
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
 	"hako/internal/image"
-	"hako/internal/imagesource"
 	"hako/internal/layer"
 	"hako/internal/output"
 	"hako/internal/plan"
-	"hako/internal/rootfs"
 	"hako/internal/solve"
 	"hako/internal/tree"
 )
@@ -136,40 +134,4 @@ func (b *builder) blob(l solve.Layer) output.Layer {
 	}
 	out.Open = func(context.Context) (io.ReadCloser, error) { return b.store.Open(l.Digest) }
 	return out
-}
-
-// sources are the base images of a build, for the solver.
-type sources struct {
-	*imagesource.Source
-	cache *stepCache // may be nil
-}
-
-var _ solve.Bases = sources{}
-
-// Layers implements [solve.Bases].
-func (s sources) Layers(ctx context.Context, ref *plan.ImageRef) ([]solve.Layer, error) {
-	layers, err := s.Source.Layers(ctx, ref)
-	if err != nil {
-		return nil, err
-	}
-	out := make([]solve.Layer, len(layers))
-	for i, l := range layers {
-		src := rootfs.Source{DiffID: l.DiffID, Open: l.Open}
-		if s.cache != nil {
-			src = s.cache.listed(src)
-		}
-		out[i] = solve.Layer{
-			Descriptor: l.Descriptor, Source: src,
-			Base: true, Blob: l.Blob, Repositories: repositories(l.Repository),
-		}
-	}
-	return out, nil
-}
-
-// repositories are where a layer lies; none if it is in no registry.
-func repositories(name string) []string {
-	if name == "" {
-		return nil
-	}
-	return []string{name}
 }

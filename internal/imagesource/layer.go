@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"os"
 
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 	"golang.org/x/sync/errgroup"
@@ -27,6 +28,11 @@ type Layer struct {
 // until the Source is closed. A failure is not remembered. It may be called from many goroutines.
 func (l Layer) Open(ctx context.Context) (*layer.Image, error) { return l.base.open(ctx) }
 
+// List names what is in the layer: it is fetched, verified and inflated like by Open, but nothing is written. A file that
+// is read after all, but for those that steps look users up in, opens the layer. Where it is open, List costs nothing.
+// The result is kept like that of Open.
+func (l Layer) List(ctx context.Context) (*layer.Image, error) { return l.base.list(ctx) }
+
 // Blob reads the layer as it is in the registry: from the store if it is there, else from the registry.
 // Only if the last Read returned io.EOF, the content is what it should be. The caller closes it.
 func (l Layer) Blob(ctx context.Context) (io.ReadCloser, error) {
@@ -42,6 +48,12 @@ type baseLayer struct {
 	desc   layer.Descriptor
 	urls   []string
 	image  *flight[*layer.Image]
+	names  *flight[*layer.Image]
+}
+
+// layer is l as others see it.
+func (l *baseLayer) layer() Layer {
+	return Layer{Descriptor: l.desc, Repository: repositoryName(l.place), base: l}
 }
 
 // blob opens the compressed layer and says whether it came from the store.
@@ -59,43 +71,55 @@ func (l *baseLayer) blob(ctx context.Context) (rc io.ReadCloser, stored bool, er
 
 func (l *baseLayer) open(ctx context.Context) (*layer.Image, error) {
 	return l.image.do(ctx, func(ctx context.Context) (*layer.Image, error) {
-		select {
-		case l.source.slots <- struct{}{}:
-		case <-ctx.Done():
-			return nil, context.Cause(ctx)
+		f, err := l.source.options.Dir.ExecFile("layer")
+		if err != nil {
+			return nil, fmt.Errorf("unpack %s: %w", l.title, err)
 		}
-		defer func() { <-l.source.slots }()
-		return l.prepare(ctx)
+		if err := l.source.own(f); err != nil {
+			return nil, err
+		}
+		im, err := l.prepare(ctx, f)
+		if err != nil {
+			l.source.disown(f)
+		}
+		return im, err
 	})
 }
 
-// prepare fetches and inflates the layer.
-func (l *baseLayer) prepare(ctx context.Context) (im *layer.Image, err error) {
-	f, err := l.source.options.Dir.ExecFile("layer")
-	if err != nil {
-		return nil, fmt.Errorf("unpack %s: %w", l.title, err)
+func (l *baseLayer) list(ctx context.Context) (*layer.Image, error) {
+	return l.names.do(ctx, func(ctx context.Context) (*layer.Image, error) {
+		if im, ok, err := l.image.get(ctx); ok || err != nil {
+			return im, err
+		}
+		im, err := l.prepare(ctx, nil)
+		if err != nil {
+			return nil, err
+		}
+		return im.Late(func() (*layer.Image, error) { return l.open(l.source.life) }), nil
+	})
+}
+
+// prepare fetches and inflates the layer, to f if that is not nil.
+func (l *baseLayer) prepare(ctx context.Context, f *os.File) (*layer.Image, error) {
+	select {
+	case l.source.slots <- struct{}{}:
+	case <-ctx.Done():
+		return nil, context.Cause(ctx)
 	}
-	if err := l.source.own(f); err != nil {
-		return nil, err
-	}
+	defer func() { <-l.source.slots }()
 	rc, stored, err := l.blob(ctx)
 	if err != nil {
-		l.source.disown(f)
 		return nil, err
 	}
 	defer rc.Close() // read only: nothing to lose
 	r, err := l.keep(ctx, rc, stored)
-	if err == nil {
-		im, err = r.prepare(l, func(r io.Reader) (*layer.Image, error) {
-			// The registry's client has hashed the blob when it gives io.EOF, and so had it when the blob was stored.
-			return layer.Prepare(ctx, r, l.desc, layer.PrepareOptions{Image: f, Verified: true})
-		})
-	}
 	if err != nil {
-		l.source.disown(f)
 		return nil, err
 	}
-	return im, nil
+	return r.prepare(l, func(r io.Reader) (*layer.Image, error) {
+		// Places hash what they give before io.EOF, and have hashed what is in the store.
+		return layer.Prepare(ctx, r, l.desc, layer.PrepareOptions{Image: f, Verified: true})
+	})
 }
 
 // download is a blob on its way, and into the store if w is not nil.
@@ -106,7 +130,7 @@ type download struct {
 
 // keep arranges for the blob to be stored while it is read, if it is worth that.
 func (l *baseLayer) keep(ctx context.Context, r io.Reader, stored bool) (*download, error) {
-	if stored || !l.source.keeps() {
+	if stored || !l.source.keeps(l) {
 		return &download{r: r}, nil
 	}
 	w, err := l.source.options.Blobs.CreateHashed(ctx)

@@ -36,8 +36,9 @@ type Options struct {
 	// Dir makes the files that layers are inflated to. It must be set.
 	Dir *workdir.Dir
 	// Blobs keeps what was fetched, unless it lies in memory; what is not kept is fetched again for a push.
-	// It may be nil.
+	// It may be nil. Keep, if not nil, says which layers are worth keeping; it is called once a layer is fetched.
 	Blobs *blob.Store
+	Keep  func(Layer) bool
 	// Events receives the progress of downloads; nil drops it.
 	Events event.Sink
 	// Mirrors are asked for the images of their registries before these, in this order; OnlyMirrors says not to ask a registry
@@ -54,6 +55,9 @@ type Options struct {
 type Source struct {
 	options Options
 	slots   chan struct{} // one per layer being opened
+	// life ends when the source is closed: a file of a layer may be read after the step that listed it.
+	life context.Context //nolint:containedctx // that of a tree's files, whose readers have no place for one
+	end  context.CancelCauseFunc
 
 	mu        sync.Mutex // guards what follows
 	manifests map[manifestKey]*flight[*registry.Manifest]
@@ -63,6 +67,8 @@ type Source struct {
 	files     []*os.File
 	closed    bool
 }
+
+var errClosed = errors.New("the images are closed")
 
 type (
 	manifestKey struct{ place, identifier string }
@@ -89,7 +95,9 @@ func New(o Options) *Source {
 	if o.Jobs <= 0 {
 		o.Jobs = defaultJobs
 	}
+	life, end := context.WithCancelCause(context.Background())
 	return &Source{
+		life: life, end: end,
 		options:   o,
 		slots:     make(chan struct{}, o.Jobs),
 		manifests: map[manifestKey]*flight[*registry.Manifest]{},
@@ -101,6 +109,7 @@ func New(o Options) *Source {
 
 // Close closes the files of all layers. Nothing may use them any more.
 func (s *Source) Close() error {
+	s.end(errClosed)
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.closed = true
@@ -199,7 +208,7 @@ func (s *Source) resolve(ctx context.Context, ref string, find finder) (*resolve
 func (s *Source) layerLocked(p place, d foundLayer, title string) *baseLayer {
 	l, ok := s.layers[d.Descriptor]
 	if !ok {
-		l = &baseLayer{source: s, place: p, title: title, desc: d.Descriptor, urls: d.urls, image: newFlight[*layer.Image]()}
+		l = &baseLayer{source: s, place: p, title: title, desc: d.Descriptor, urls: d.urls, image: newFlight[*layer.Image](), names: newFlight[*layer.Image]()}
 		s.layers[d.Descriptor] = l
 	}
 	return l
@@ -223,7 +232,7 @@ func (s *Source) Layers(_ context.Context, ref *plan.ImageRef) ([]Layer, error) 
 	}
 	out := make([]Layer, len(r.layers))
 	for i, l := range r.layers {
-		out[i] = Layer{Descriptor: l.desc, Repository: repositoryName(l.place), base: l}
+		out[i] = l.layer()
 	}
 	return out, nil
 }
@@ -276,9 +285,23 @@ func (f *flight[T]) do(ctx context.Context, fn func(context.Context) (T, error))
 	return v, nil
 }
 
-// keeps says whether fetched blobs are stored.
-func (s *Source) keeps() bool {
-	return s.options.Blobs != nil && !s.options.Dir.Report().InMemory
+// get waits for a caller of do, if there is one, and returns the value if there is one by then.
+func (f *flight[T]) get(ctx context.Context) (value T, ok bool, err error) {
+	select {
+	case f.turn <- struct{}{}:
+	case <-ctx.Done():
+		return value, false, context.Cause(ctx)
+	}
+	defer func() { <-f.turn }()
+	return f.value, f.done, nil
+}
+
+// keeps says whether the blob of l is stored when it is fetched.
+func (s *Source) keeps(l *baseLayer) bool {
+	if s.options.Blobs == nil || s.options.Dir.Report().InMemory {
+		return false
+	}
+	return s.options.Keep == nil || s.options.Keep(l.layer())
 }
 
 // own remembers the file of a layer, to close it in the end.
@@ -286,7 +309,7 @@ func (s *Source) own(f *os.File) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.closed {
-		return errors.Join(errors.New("the images are closed"), f.Close())
+		return errors.Join(errClosed, f.Close())
 	}
 	s.files = append(s.files, f)
 	return nil

@@ -1,6 +1,7 @@
 package layer
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -99,6 +100,7 @@ func (c *collector) finish() (*Image, error) {
 	}
 	im := &Image{File: c.file, Index: c.names.index()}
 	if c.image == nil {
+		im.absent = &absent{small: c.names.small}
 		return im, nil
 	}
 	return im, c.image.finish(c.names.root)
@@ -114,6 +116,10 @@ func (c *collector) add(ctx context.Context, e *tree.Entry, content io.Reader, a
 	case tree.Whiteout:
 		return c.names.hide(e.Path, *e)
 	case tree.Regular:
+		if c.image == nil && accountFile(e) {
+			ino.data = bytes.NewBuffer(make([]byte, 0, e.Size))
+			content = io.TeeReader(content, ino.data)
+		}
 		if err := c.content(ctx, ino, content, also); err != nil {
 			return err
 		}

@@ -23,7 +23,7 @@ type Image struct {
 	// Index lists every path of the layer in tree order.
 	Index *Index
 
-	absent *absent // set if File is nil, see Listing
+	absent *absent // set if File is nil, see Late
 }
 
 // Index lists the paths of one layer in the order of Changes. Whiteouts and opaque marks are included.

@@ -1,6 +1,7 @@
 package layer
 
 import (
+	"bytes"
 	"fmt"
 	"maps"
 	"slices"
@@ -26,6 +27,7 @@ type inode struct {
 	tree.Entry // Path and Linkname of hard links are not used
 
 	content digest.Digest
+	data    *bytes.Buffer // the content, if it is to be at hand
 	offset  int64
 	implied bool
 	first   *node // the first name in tree order
@@ -48,6 +50,7 @@ type names struct {
 	bytes  int64 // of names, link targets and attributes
 	limits Limits
 	late   []lateLink
+	small  map[string][]byte // set by index: contents that are at hand
 }
 
 // lateLink is a hard link whose first name had not come yet.
@@ -334,7 +337,13 @@ func (n *node) sorted() []*node {
 // index lists all names in tree order. A layer without any entry has an empty index.
 func (t *names) index() *Index {
 	ix := &Index{Entries: make([]IndexEntry, 0, t.count+1)}
+	t.small = map[string][]byte{}
 	t.root.appendTo(ix, ".")
+	for _, p := range accountFiles() {
+		if n, _ := t.find(p); n != nil && n.data != nil {
+			t.small[n.first.path()] = n.data.Bytes()
+		}
+	}
 	if len(ix.Entries) == 1 && t.root.implied && !t.root.Opaque {
 		ix.Entries = nil
 	}

@@ -39,7 +39,7 @@ type press struct {
 
 	codec  codec
 	diffID hash.Hash
-	digest hash.Hash
+	digest hash.Hash // nil where the blob is the tar
 	size   int64
 	dst    io.Writer
 }
@@ -48,6 +48,7 @@ type press struct {
 type block struct {
 	in, dict   []byte
 	out        bytes.Buffer
+	packed     []byte // what in became: out, or in itself
 	last       bool
 	hashed     chan struct{} // one token for each use
 	compressed chan struct{}
@@ -64,7 +65,8 @@ const (
 type codec interface {
 	// compressors is how many goroutines may compress at a time.
 	compressors() int
-	// compressor returns what one of these goroutines calls for each of its blocks: it reads b.in and fills b.out.
+	// compressor returns what one of these goroutines calls for each of its blocks: it reads b.in and fills b.out,
+	// which is not looked at if nothing is compressed.
 	compressor() (func(b *block) error, error)
 	begin() []byte
 	// observe sees all blocks in order, concurrently with their compression.
@@ -73,7 +75,10 @@ type codec interface {
 }
 
 func newPress(ctx context.Context, dst io.Writer, opts WriteOptions) *press {
-	p := &press{dst: dst, codec: codecFor(opts), diffID: digest.Canonical.Hash(), digest: digest.Canonical.Hash()}
+	p := &press{dst: dst, codec: codecFor(opts), diffID: digest.Canonical.Hash()}
+	if opts.Compression != Uncompressed {
+		p.digest = digest.Canonical.Hash()
+	}
 	p.ctx, p.abort = context.WithCancelCause(ctx)
 	p.group, p.ctx = errgroup.WithContext(p.ctx)
 	workers := p.codec.compressors()
@@ -160,11 +165,12 @@ func (p *press) finish(cause error) (sums, error) {
 	if err != nil {
 		return sums{}, err
 	}
-	return sums{
-		digest: digest.NewDigest(digest.Canonical, p.digest),
-		diffID: digest.NewDigest(digest.Canonical, p.diffID),
-		size:   p.size,
-	}, nil
+	out := sums{diffID: digest.NewDigest(digest.Canonical, p.diffID), size: p.size}
+	out.digest = out.diffID
+	if p.digest != nil {
+		out.digest = digest.NewDigest(digest.Canonical, p.digest)
+	}
+	return out, nil
 }
 
 func (p *press) hash() error {
@@ -185,6 +191,9 @@ func (p *press) compress() error {
 		if err == nil {
 			b.out.Reset()
 			err = work(b)
+			if b.packed = b.out.Bytes(); p.digest == nil {
+				b.packed = b.in
+			}
 		}
 		if err != nil {
 			return fmt.Errorf("compress: %w", err)
@@ -206,7 +215,7 @@ func (p *press) send() error {
 				return context.Cause(p.ctx)
 			}
 		}
-		if err := p.emit(b.out.Bytes()); err != nil {
+		if err := p.emit(b.packed); err != nil {
 			return err
 		}
 		if b.last {
@@ -220,7 +229,9 @@ func (p *press) send() error {
 
 func (p *press) emit(data []byte) error {
 	n, err := p.dst.Write(data)
-	p.digest.Write(data[:n])
+	if p.digest != nil {
+		p.digest.Write(data[:n])
+	}
 	p.size += int64(n)
 	return err
 }
@@ -340,10 +351,7 @@ type plainCodec struct{}
 func (plainCodec) compressors() int { return 1 }
 
 func (plainCodec) compressor() (func(*block) error, error) {
-	return func(b *block) error {
-		_, err := b.out.Write(b.in)
-		return err
-	}, nil
+	return func(*block) error { return nil }, nil
 }
 
 func (plainCodec) begin() []byte  { return nil }

@@ -388,3 +388,41 @@ func TestSparseFilesAreRead(t *testing.T) {
 		t.Error(d)
 	}
 }
+
+// TestAccountFilesAtHand: the content at hand is that of the file that ended up under the name.
+func TestAccountFilesAtHand(t *testing.T) {
+	t.Parallel()
+	for name, tt := range map[string]struct {
+		entries []entry
+		path    string
+		want    string
+	}{
+		"plain":        {[]entry{treg("etc/passwd", "a")}, "etc/passwd", "a"},
+		"twice":        {[]entry{treg("etc/passwd", "a"), treg("etc/passwd", "b")}, "etc/passwd", "b"},
+		"other case":   {[]entry{treg("./etc/passwd", "a")}, "etc/passwd", "a"},
+		"moved":        {[]entry{treg("etc/passwd", "a"), tlink("etc/a", "etc/passwd"), treg("etc/passwd", "b")}, "etc/passwd", "b"},
+		"linked":       {[]entry{treg("etc/passwd", "a"), tlink("etc/a", "etc/passwd")}, "etc/a", "a"},
+		"through link": {[]entry{treg("real/passwd", "c"), tsym("etc", "real")}, "", ""},
+	} {
+		b := tarOf(t, tt.entries...)
+		im, err := layer.Prepare(t.Context(), bytes.NewReader(b), plain(b), layer.PrepareOptions{})
+		if err != nil {
+			t.Fatalf("%s: %v", name, err)
+		}
+		if tt.path == "" {
+			continue
+		}
+		got, err := io.ReadAll(im.Content(im.Index.Find(tt.path)))
+		if err != nil || string(got) != tt.want {
+			t.Errorf("%s: %q, %v", name, got, err)
+		}
+	}
+	replaced := tarOf(t, treg("etc/passwd", "a"), treg("other", "b"), tlink("etc/passwd", "other"))
+	im, err := layer.Prepare(t.Context(), bytes.NewReader(replaced), plain(replaced), layer.PrepareOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got, err := io.ReadAll(im.Content(im.Index.Find("etc/passwd"))); err == nil {
+		t.Errorf("a replaced file reads %q", got)
+	}
+}

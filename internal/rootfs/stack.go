@@ -15,9 +15,8 @@ type Source struct {
 	DiffID digest.Digest
 	// Open makes the layer readable. It is called once per stack, and again only if it failed.
 	Open func(ctx context.Context) (*layer.Image, error)
-	// Listing, if not nil, is what the layer holds although it is not open; it serves for look-ups.
-	Listing *layer.Image
-	// List, if not nil, fetches the listing when it is first needed. If it fails, the layer is opened.
+	// List, if not nil, makes an image that serves for look-ups, in which reading a file may open the layer.
+	// It is called like Open, and instead of it until the layer is mounted. If it fails, the layer is opened.
 	List func(ctx context.Context) (*layer.Image, error)
 }
 
@@ -29,7 +28,7 @@ type Stack struct {
 	source Source
 	chain  digest.Digest
 	image  lazy[*layer.Image]
-	listed lazy[*layer.Image]
+	names  lazy[*layer.Image]
 	tree   lazy[*Tree]
 }
 
@@ -50,7 +49,7 @@ func (s *Stack) Push(src Source) *Stack {
 		out.chain = digest.FromString(s.chain.String() + " " + src.DiffID.String())
 	}
 	out.image.init()
-	out.listed.init()
+	out.names.init()
 	out.tree.init()
 	return out
 }
@@ -71,7 +70,7 @@ func (s *Stack) ChainID() digest.Digest {
 	return s.chain
 }
 
-// Tree opens all layers, in parallel, and returns them as one tree.
+// Tree lists all layers, in parallel, and returns them as one tree.
 // It returns ctx's cause if ctx ends first; a failure is not remembered.
 func (s *Stack) Tree(ctx context.Context) (*Tree, error) {
 	if s == nil {
@@ -149,16 +148,14 @@ func (s *Stack) open(ctx context.Context) (*layer.Image, error) {
 
 // list is what is needed to look up names in the top layer.
 func (s *Stack) list(ctx context.Context) (*layer.Image, error) {
-	if s.source.Listing != nil {
-		return s.source.Listing, nil
+	if s.source.List == nil {
+		return s.open(ctx)
 	}
-	if s.source.List != nil {
-		im, err := s.listed.get(ctx, s.source.List)
-		if err == nil || ctx.Err() != nil {
-			return im, err
-		}
+	im, err := s.names.get(ctx, s.source.List)
+	if err != nil && ctx.Err() == nil {
+		return s.open(ctx)
 	}
-	return s.open(ctx)
+	return im, err
 }
 
 // levels returns s and the stacks below it, bottom first.

@@ -134,7 +134,7 @@ func (s *solver) cached(ctx context.Context, sh *shared, cur *state) (*state, ke
 	}
 	now := s.parts.Now()
 	s.parts.Events.Emit(event.StepStarted{Step: sh.step.ID, Name: sh.step.Text, Time: now})
-	if s.parts.Made != nil {
+	if s.parts.Made != nil && sh.result {
 		s.parts.Made(hit.Layer)
 	}
 	s.parts.Events.Emit(event.StepDone{Step: sh.step.ID, Cached: true, Duration: s.parts.Now().Sub(now)})

@@ -9,10 +9,10 @@ import (
 // link is a COPY --link. Its layer does not depend on what is below it, so it is made at once, whatever the stages are
 // doing that it belongs to; they put it on top when they get there. Its own goroutine owns layer until done is closed.
 type link struct {
-	alone *shared // the operation on top of nothing
-	keep  bool
-	done  chan struct{} // closed on success
-	layer Layer
+	alone        *shared       // the operation on top of nothing
+	keep, result bool          // of any of the steps, see shared
+	done         chan struct{} // closed on success
+	layer        Layer
 }
 
 func isLink(step *plan.Step) bool {
@@ -22,7 +22,7 @@ func isLink(step *plan.Step) bool {
 
 // link makes l's layer on top of nothing.
 func (s *solver) link(ctx context.Context, l *link) error {
-	l.alone.keep = l.keep
+	l.alone.keep, l.alone.result = l.keep, l.result
 	next, err := s.cachedStep(ctx, l.alone, &state{})
 	if err != nil {
 		return err

@@ -20,7 +20,7 @@ type slowBases struct{ made chan struct{} }
 
 var _ Bases = (*slowBases)(nil)
 
-func (b *slowBases) Layers(ctx context.Context, _ *plan.ImageRef) ([]Layer, error) {
+func (b *slowBases) Layers(ctx context.Context, _ *plan.ImageRef, _ bool) ([]Layer, error) {
 	select {
 	case <-b.made:
 		return []Layer{{Descriptor: layer.Descriptor{MediaType: "base"}}}, nil

@@ -234,21 +234,29 @@ func (s *solver) files(ctx context.Context, f plan.From, path string) ([]rootfs.
 // sources are the stages that op reads.
 func sources(op plan.Op) []*plan.Stage {
 	var out []*plan.Stage
-	add := func(f *plan.From) {
-		if f != nil && f.Stage != nil {
+	for _, f := range froms(op) {
+		if f.Stage != nil {
 			out = append(out, f.Stage)
 		}
 	}
+	return out
+}
+
+// froms is what op reads besides its own stage.
+func froms(op plan.Op) []plan.From {
+	var out []plan.From
 	switch op := op.(type) {
 	case *plan.Copy:
-		add(&op.From)
+		out = append(out, op.From)
 	case *plan.Run:
 		for _, m := range op.Mounts {
 			switch src := m.Source.(type) {
 			case *plan.BindMount:
-				add(&src.From)
+				out = append(out, src.From)
 			case *plan.CacheMount:
-				add(src.From)
+				if src.From != nil {
+					out = append(out, *src.From)
+				}
 			}
 		}
 	}

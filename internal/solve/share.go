@@ -24,6 +24,8 @@ type share struct {
 	steps   map[*plan.Step]*shared
 	all     map[int]*shared
 	links   map[string]*link // by operation, whatever they stand on
+	// unpacked are the images whose files somebody reads, by name; of others only names are looked up.
+	unpacked map[string]bool
 }
 
 // shared is one operation on one state, and what became of it.
@@ -38,6 +40,8 @@ type shared struct {
 	// definition is the step's key before anything is built, and known what the cache has by it; set by consult.
 	definition string
 	known      *Cached
+	// result says that the layer is in an image that is built.
+	result bool
 	// link makes the layer of a COPY --link; nil for others.
 	link *link
 
@@ -47,16 +51,23 @@ type shared struct {
 	created time.Time
 }
 
-// newShare finds the equal steps of graphs, which were made from one Dockerfile.
-func newShare(graphs []*plan.Graph) *share {
+// newShare finds the equal steps of graphs, which were made from one Dockerfile. files says that the files of the
+// results are going to be read.
+func newShare(graphs []*plan.Graph, files bool) *share {
 	h := &share{
 		numbers: map[string]int{}, images: map[int]string{}, final: map[*plan.Stage]int{}, steps: map[*plan.Step]*shared{}, all: map[int]*shared{},
-		links: map[string]*link{},
+		links: map[string]*link{}, unpacked: map[string]bool{},
 	}
 	for _, g := range graphs {
 		uses := newUses(g)
 		for _, st := range g.Stages {
 			h.stage(st, uses)
+		}
+		for _, ref := range uses.images(g) {
+			h.unpacked[imageName(ref)] = true
+		}
+		if ref := rootImage(g.Target); files && ref != nil {
+			h.unpacked[imageName(ref)] = true
 		}
 	}
 	return h
@@ -79,8 +90,10 @@ func (h *share) stage(st *plan.Stage, uses *uses) {
 		if isLink(step) {
 			s.link = h.link(step, text)
 			s.link.keep = s.link.keep || keep
+			s.link.result = s.link.result || uses.result[st]
 		}
 		s.keep = s.keep || keep
+		s.result = s.result || uses.result[st]
 		h.steps[step] = s
 	}
 	h.final[st] = cur
@@ -107,6 +120,17 @@ func (h *share) base(st *plan.Stage) int {
 		return n
 	}
 	return 0
+}
+
+// rootImage is the image that st stands on, or nil.
+func rootImage(st *plan.Stage) *plan.ImageRef {
+	for st != nil && st.Base.Stage != nil {
+		st = st.Base.Stage
+	}
+	if st == nil {
+		return nil
+	}
+	return st.Base.Image
 }
 
 func imageName(ref *plan.ImageRef) string { return fmt.Sprintf("image %q %q", ref.Ref, ref.Digest) }

@@ -20,7 +20,7 @@ func TestOnlyEqualOperationsAreShared(t *testing.T) {
 	src2 := &plan.Stage{Base: plan.Base{Image: again}, Steps: []*plan.Step{run("a")}}
 	src3 := &plan.Stage{Base: plan.Base{Image: base}, Steps: []*plan.Step{run("b")}}
 	from := func(st *plan.Stage) *plan.Step { return &plan.Step{Op: &plan.Copy{From: plan.From{Stage: st}}} }
-	h := newShare([]*plan.Graph{{Stages: []*plan.Stage{src1, src2, src3}}})
+	h := newShare([]*plan.Graph{{Stages: []*plan.Stage{src1, src2, src3}}}, false)
 	for _, test := range []struct {
 		name string
 		a, b *plan.Step
@@ -54,7 +54,7 @@ func (hidden) String() string { return "***" }
 
 func TestDescriptionsTellValuesApart(t *testing.T) {
 	t.Parallel()
-	h := newShare(nil)
+	h := newShare(nil, false)
 	seen := map[string]any{}
 	now := time.Unix(1, 0)
 	for _, v := range []any{

@@ -26,7 +26,8 @@ import (
 // Bases gives the layers of base images.
 type Bases interface {
 	// Layers returns the layers of ref, bottom first. It reads nothing from a registry until a layer is opened.
-	Layers(ctx context.Context, ref *plan.ImageRef) ([]Layer, error)
+	// unpacked says that they are likely to be opened, so that listing one without is no gain.
+	Layers(ctx context.Context, ref *plan.ImageRef, unpacked bool) ([]Layer, error)
 }
 
 // Sources gives the trees of named contexts and of what ADD fetches.
@@ -49,7 +50,8 @@ type Maker interface {
 	// Make reads changes once, to the end. If keep is set, the layer's Source can be read without
 	// inflating the layer again.
 	Make(ctx context.Context, changes layer.Changes, keep bool) (Layer, error)
-	// Hold stores the files of changes, which it reads once, for as long as the build takes. They are in no image.
+	// Hold stores the files of changes, which it reads once, for as long as the build takes. They are in no image:
+	// what steps mount, and the layers of stages that others only copy from.
 	Hold(ctx context.Context, changes layer.Changes) (rootfs.Source, error)
 }
 
@@ -82,7 +84,7 @@ type Parts struct {
 	Sources Sources
 	// Spool makes an empty file without a name for what has to be read twice.
 	Spool func() (*os.File, error)
-	// Made is called for each new layer, from many goroutines, before the steps that stand on it run. It may be nil.
+	// Made is called for each new layer of a result, from many goroutines, before the steps that stand on it run. It may be nil.
 	Made   func(Layer)
 	Events event.Sink
 	Now    func() time.Time
@@ -90,6 +92,8 @@ type Parts struct {
 	Latest *time.Time
 	// Cache keeps what steps make; nil for none.
 	Cache Cache
+	// ReadsResult says that the files of the results are going to be read, not only pushed.
+	ReadsResult bool
 	// Jobs bounds how many steps run at the same time; at least 1.
 	Jobs int
 }
@@ -111,7 +115,7 @@ type Result struct {
 // It returns the first error, after every step that was running has ended.
 func Solve(ctx context.Context, graphs []*plan.Graph, parts Parts) ([]*Result, error) {
 	s := &solver{
-		parts: parts, slots: make(chan struct{}, max(parts.Jobs, 1)), stages: map[*plan.Stage]*node{}, share: newShare(graphs),
+		parts: parts, slots: make(chan struct{}, max(parts.Jobs, 1)), stages: map[*plan.Stage]*node{}, share: newShare(graphs, parts.ReadsResult),
 		held: newParts(parts.Maker), caches: newCaches(), contents: map[plan.From]*contents{},
 	}
 	for _, g := range graphs {
@@ -245,7 +249,7 @@ func (s *solver) cachedStep(ctx context.Context, sh *shared, cur *state) (*state
 	if st != nil || err != nil {
 		return st, err
 	}
-	st, err = s.step(ctx, job{step: sh.step, cur: cur, keep: sh.keep})
+	st, err = s.step(ctx, job{step: sh.step, cur: cur, keep: sh.keep, blob: sh.result || s.parts.Cache != nil})
 	if err == nil {
 		s.keep(sh, k, st)
 	}
@@ -265,7 +269,7 @@ func (s *solver) base(ctx context.Context, st *plan.Stage) (*state, error) {
 
 // image is the state of a base image.
 func (s *solver) image(ctx context.Context, ref *plan.ImageRef) (*state, error) {
-	layers, err := s.parts.Bases.Layers(ctx, ref)
+	layers, err := s.parts.Bases.Layers(ctx, ref, s.share.unpacked[imageName(ref)])
 	if err != nil {
 		return nil, fmt.Errorf("base image %s: %w", ref.Name, err)
 	}

@@ -19,6 +19,8 @@ type job struct {
 	cur  *state
 	// keep says that later steps read the layer's files outside a sandbox.
 	keep bool
+	// blob says that the layer is in an image or a cache: it is stored as a blob.
+	blob bool
 	// caches are the IDs of those that the step has claimed.
 	caches map[*plan.CacheMount]string
 }
@@ -73,6 +75,16 @@ func (s *solver) run(ctx context.Context, j job) (*state, error) {
 // commit makes a layer of changes on top of cur.
 func (s *solver) commit(ctx context.Context, changes layer.Changes, j job) (*state, error) {
 	defer s.span("layer", j.step, s.parts.Now())
+	if !j.blob {
+		if s.parts.Latest != nil {
+			changes = layer.Until(changes, *s.parts.Latest, nil)
+		}
+		src, err := s.parts.Maker.Hold(ctx, changes)
+		if err != nil {
+			return nil, err
+		}
+		return j.cur.with(Layer{Descriptor: layer.Descriptor{DiffID: src.DiffID}, Source: src}), nil
+	}
 	l, err := s.parts.Maker.Make(ctx, changes, j.keep)
 	if err != nil {
 		return nil, err

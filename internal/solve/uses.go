@@ -6,12 +6,17 @@ import "hako/internal/plan"
 type uses struct {
 	// read are the stages whose files a COPY reads: those it names and all they stand on.
 	read map[*plan.Stage]bool
-	// lastRun is, for each stage, the number of its steps that some RUN stands on or mounts.
+	// lastRun is, for each stage, the number of its steps that some RUN stands on or mounts; no number if none does.
 	lastRun map[*plan.Stage]int
+	// result are the target and all stages that it stands on: their layers are those of the image.
+	result map[*plan.Stage]bool
 }
 
 func newUses(g *plan.Graph) *uses {
-	u := &uses{read: map[*plan.Stage]bool{}, lastRun: map[*plan.Stage]int{}}
+	u := &uses{read: map[*plan.Stage]bool{}, lastRun: map[*plan.Stage]int{}, result: map[*plan.Stage]bool{}}
+	for st := g.Target; st != nil; st = st.Base.Stage {
+		u.result[st] = true
+	}
 	for _, st := range g.Stages {
 		for i, step := range st.Steps {
 			from := sources(step.Op)
@@ -44,6 +49,25 @@ func (u *uses) runs(st *plan.Stage, n int) {
 	for b := st.Base.Stage; b != nil; b = b.Base.Stage {
 		u.lastRun[b] = len(b.Steps)
 	}
+}
+
+// images are those whose files somebody reads: a sandbox, a COPY, a list of their software.
+func (u *uses) images(g *plan.Graph) []*plan.ImageRef {
+	var out []*plan.ImageRef
+	for _, st := range g.Stages {
+		_, mounted := u.lastRun[st]
+		if st.Base.Image != nil && (u.read[st] || mounted || st.ListStage) {
+			out = append(out, st.Base.Image)
+		}
+		for _, step := range st.Steps {
+			for _, f := range froms(step.Op) {
+				if f.Image != nil {
+					out = append(out, f.Image)
+				}
+			}
+		}
+	}
+	return out
 }
 
 // keep says whether the files of the layer that step number n of st makes should be kept readable: a COPY
