@@ -397,12 +397,8 @@ func newNodes(socket *os.File) *nodes {
 	return n
 }
 
-// nodeRequest is a request to the builder: the mode as in mknod(2), and the device. The directory comes with it.
-type nodeRequest struct {
-	Mode uint32
-	Dev  uint64
-}
-
+// nodeRequestSize is how many bytes of a request to the builder come before the name: the mode as in mknod(2), 4 bytes, and
+// the device, 8. The directory comes with it.
 const nodeRequestSize = 12
 
 // make makes e as name, without owner and time, in the directory dir.
