@@ -262,6 +262,10 @@ func (r *Request) frontendArgs() map[string]string {
 		out["label:"+l.Key] = l.Value
 	}
 	set("target", r.Target)
+	set("force-network-mode", r.Network)
+	if r.NoCache {
+		out["no-cache"] = ""
+	}
 	var hosts []string
 	for _, h := range r.ExtraHosts {
 		hosts = append(hosts, h.Key+"="+h.Value)

@@ -393,3 +393,45 @@ func TestAttestationNamesWithoutDestination(t *testing.T) {
 		t.Error("no statement is about \"_\"")
 	}
 }
+
+// TestRequestInProvenance has the choices of the request in the words of BuildKit's front end.
+func TestRequestInProvenance(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, "FROM scratch AS a\nCOPY lib.json /l\nFROM scratch\n")
+	w.write(t, "lib.json", "{}")
+	req := w.request()
+	req.Target, req.Network, req.NoCache, req.ShmSizeBytes = "a", "none", true, 1<<20
+	req.Labels = []build.KeyValue{{Key: "l", Value: "v"}}
+	req.ExtraHosts = []build.KeyValue{{Key: "h", Value: "10.0.0.1"}}
+	req.NamedContexts = []build.KeyValue{{Key: "c", Value: "https://user:hunter2@example.com/x?token=hunter2"}, {Key: "d", Value: w.context}}
+	req.Attestations.Provenance = attest.Max
+	if err := w.build(t.Context(), req, event.Discard{}); err != nil {
+		t.Fatal(diag.Format(err))
+	}
+	index := w.index(t, "out:1")
+	m, err := index.IndexManifest()
+	if err != nil {
+		t.Fatal(err)
+	}
+	p := about(t, index, m.Manifests[0].Digest)["provenance"]
+	var got struct {
+		BuildDefinition struct {
+			ExternalParameters struct {
+				Request struct{ Args map[string]string }
+			}
+		}
+	}
+	if err := json.Unmarshal(p.Predicate, &got); err != nil {
+		t.Fatal(err)
+	}
+	want := map[string]string{
+		"target": "a", "force-network-mode": "none", "no-cache": "", "shmsize": "1048576", "label:l": "v", "add-hosts": "h=10.0.0.1",
+		"context:c": "https://xxxxx@example.com/x",
+	}
+	if diff := cmp.Diff(want, got.BuildDefinition.ExternalParameters.Request.Args); diff != "" {
+		t.Error(diff)
+	}
+	if bytes.Contains(p.Predicate, []byte("hunter2")) {
+		t.Error("a password is in it")
+	}
+}

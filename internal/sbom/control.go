@@ -181,10 +181,8 @@ func debianID(name string) string {
 	switch name {
 	case "expat":
 		return "MIT"
-	case "public-domain":
-		return "public-domain"
-	case "gpl", "lgpl", "gfdl":
-		return name // no version is said
+	case "apache-2":
+		return "Apache-2.0"
 	}
 	for _, family := range []string{"agpl-", "lgpl-", "gpl-", "gfdl-"} {
 		version, ok := strings.CutPrefix(name, family)

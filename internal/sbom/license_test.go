@@ -38,6 +38,7 @@ func TestDebianLicenses(t *testing.T) {
 		"This package was debianized by…":                                          "",
 		"Format: x\nLicense: GPL-2+ and LGPL-2.1\n":                                "GPL-2.0-or-later AND LGPL-2.1-only",
 		"Format: x\nLicense: Expat\nLicense: Expat\nLicense: GPL-1+ or Artistic\n": "MIT AND (GPL-1.0-or-later OR artistic)",
+		"Format: x\nLicense: Apache-2 or public-domain\n":                          "(Apache-2.0 OR public-domain)",
 		"Format: x\nLicense: GPL-3+~weird\n":                                       "gpl-3+~weird",
 	} {
 		if got := debianLicenses(text); got != want {
