@@ -42,6 +42,7 @@ func Build(ctx context.Context, env Env, req Request) (_ *Result, err error) {
 	if req.DryRun {
 		return &Result{}, printPlans(env.Stdout, graphs)
 	}
+	b.trees.prefetch(graphs)
 	b.latest = b.latestTime(graphs)
 	if err := b.noteBases(ctx, graphs); err != nil {
 		return nil, err

@@ -18,6 +18,8 @@ import (
 	"hako/internal/cache"
 	"hako/internal/download"
 	"hako/internal/event"
+	"hako/internal/gittree"
+	"hako/internal/gitwire"
 	"hako/internal/imagesource"
 	"hako/internal/layer"
 	"hako/internal/output"
@@ -77,9 +79,6 @@ func open(ctx context.Context, env Env, req Request) (_ *builder, err error) {
 	if err := b.openKey(); err != nil {
 		return nil, err
 	}
-	if err := b.openSecrets(); err != nil {
-		return nil, err
-	}
 	if err := b.openCache(ctx); err != nil {
 		return nil, err
 	}
@@ -122,6 +121,9 @@ func openForPlan(ctx context.Context, env Env, req Request) (_ *builder, err err
 			err = errors.Join(err, b.close())
 		}
 	}()
+	if err := b.openSecrets(); err != nil {
+		return nil, err
+	}
 	if err := b.openState(ctx); err != nil {
 		return nil, err
 	}
@@ -152,14 +154,31 @@ func (b *builder) openState(ctx context.Context) (err error) {
 	if b.contexts, err = b.req.contexts(); err != nil {
 		return err
 	}
-	fetcher := download.New(download.Options{
-		File: b.dir.File, Transport: b.env.Sources, UserAgent: b.req.Registry.UserAgent, Events: b.env.Events,
-		Credentials: credentials(b.env.Getenv),
-	})
-	b.trees = newTrees(buildcontext.Options{Cwd: opts.Cwd, Now: opts.Now, Exclude: opts.Exclude}, fetcher)
-	b.closers = append(b.closers, nothing(fetcher.Close), b.trees.close)
+	b.openTrees(buildcontext.Options{Cwd: opts.Cwd, Now: opts.Now, Exclude: opts.Exclude})
 	return nil
 }
+
+// openTrees opens what fetches named contexts and what ADD names.
+func (b *builder) openTrees(o buildcontext.Options) {
+	who := &logins{secrets: func() secrets { return b.secrets }, getenv: b.env.Getenv, trusted: map[string]bool{}}
+	for _, place := range b.contexts {
+		who.trust(place)
+	}
+	fetcher := download.New(download.Options{
+		File: b.dir.File, Transport: b.env.Sources, UserAgent: b.req.Registry.UserAgent, Events: b.env.Events, Credentials: who.forFile,
+	})
+	git := gitwire.New(gitwire.Options{
+		Transport: b.env.Sources, UserAgent: b.req.Registry.UserAgent, Events: b.env.Events, Credentials: who.forGit, SSH: b.ssh(),
+	})
+	life, cancel := context.WithCancelCause(b.life)
+	b.trees = newTrees(life, o, fetcher, gittree.Options{
+		Client: git, File: b.dir.File, Now: o.Now, Events: b.env.Events, Workers: b.req.jobs(),
+	})
+	b.closers = append(b.closers, nothing(fetcher.Close), nothing(git.Close), b.trees.close, nothing(func() { cancel(errEnded) }))
+}
+
+// errEnded is why sources are no longer fetched when nobody needs them any more.
+var errEnded = errors.New("the build has ended")
 
 // openRegistry opens what talks to registries.
 func (b *builder) openRegistry() (err error) {

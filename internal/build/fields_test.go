@@ -9,7 +9,10 @@ import (
 	"strings"
 	"testing"
 
+	"hako/internal/download"
 	"hako/internal/filecopy"
+	"hako/internal/gittree"
+	"hako/internal/gitwire"
 	"hako/internal/imagesource"
 	"hako/internal/output"
 	"hako/internal/plan"
@@ -78,6 +81,7 @@ func TestNothingOfARequestIsIgnored(t *testing.T) {
 	read, _ := names(t, ".")
 	for _, f := range missing(read,
 		reflect.TypeFor[Request](), reflect.TypeFor[Attestations](), reflect.TypeFor[Signing](), reflect.TypeFor[Outputs](), reflect.TypeFor[Registry](), reflect.TypeFor[Env](), reflect.TypeFor[KeyValue](),
+		reflect.TypeFor[plan.HTTPSource](), reflect.TypeFor[plan.GitSource](),
 	) {
 		t.Errorf("%s is read by nobody, or still listed as waiting", f)
 	}
@@ -97,6 +101,7 @@ func TestEveryOptionIsSet(t *testing.T) {
 	for _, f := range missing(set,
 		reflect.TypeFor[output.Options](), reflect.TypeFor[registry.Options](), reflect.TypeFor[imagesource.Options](),
 		reflect.TypeFor[workdir.Options](), reflect.TypeFor[filecopy.Request](), reflect.TypeFor[filecopy.Part](), reflect.TypeFor[plan.Options](), reflect.TypeFor[sandbox.Step](),
+		reflect.TypeFor[filecopy.Source](), reflect.TypeFor[gittree.Spec](), reflect.TypeFor[gitwire.SSH](), reflect.TypeFor[download.Request](),
 	) {
 		t.Errorf("%s is set by nobody, or still listed as waiting", f)
 	}

@@ -6,8 +6,8 @@ import (
 	"sync"
 
 	"hako/internal/buildcontext"
-	"hako/internal/diag"
 	"hako/internal/download"
+	"hako/internal/gittree"
 	"hako/internal/plan"
 	"hako/internal/solve"
 	"hako/internal/tree"
@@ -15,8 +15,11 @@ import (
 
 // trees opens the sources of a build, each once.
 type trees struct {
+	life     context.Context      //nolint:containedctx // sources are read as long as the build runs
 	options  buildcontext.Options // of named contexts; their Source is missing
 	download *download.Client
+	git      gittree.Options
+	running  sync.WaitGroup
 
 	mu      sync.Mutex // guards what follows
 	opened  map[sourceKey]*opening
@@ -40,8 +43,8 @@ type opening struct {
 	err  error
 }
 
-func newTrees(o buildcontext.Options, d *download.Client) *trees {
-	return &trees{options: o, download: d, opened: map[sourceKey]*opening{}, digests: map[sourceKey]string{}}
+func newTrees(life context.Context, o buildcontext.Options, d *download.Client, g gittree.Options) *trees {
+	return &trees{life: life, options: o, download: d, git: g, opened: map[sourceKey]*opening{}, digests: map[sourceKey]string{}}
 }
 
 func keyOf(s *plan.Source) sourceKey {
@@ -72,6 +75,17 @@ func (t *trees) found(s *plan.Source, digest string) {
 
 // Tree implements [solve.Sources].
 func (t *trees) Tree(ctx context.Context, s *plan.Source) (tree.Tree, error) {
+	o := t.start(s)
+	select {
+	case <-o.done:
+		return o.tree, o.err
+	case <-ctx.Done():
+		return nil, context.Cause(ctx)
+	}
+}
+
+// start begins to open a source, unless somebody else has.
+func (t *trees) start(s *plan.Source) *opening {
 	key := keyOf(s)
 	t.mu.Lock()
 	o, ok := t.opened[key]
@@ -81,15 +95,12 @@ func (t *trees) Tree(ctx context.Context, s *plan.Source) (tree.Tree, error) {
 	}
 	t.mu.Unlock()
 	if !ok {
-		o.tree, o.err = t.open(ctx, s)
-		close(o.done)
+		t.running.Go(func() {
+			o.tree, o.err = t.open(t.life, s)
+			close(o.done)
+		})
 	}
-	select {
-	case <-o.done:
-		return o.tree, o.err
-	case <-ctx.Done():
-		return nil, context.Cause(ctx)
-	}
+	return o
 }
 
 // open opens a source.
@@ -98,7 +109,7 @@ func (t *trees) open(ctx context.Context, s *plan.Source) (tree.Tree, error) {
 	case s.HTTP != nil:
 		return t.fetch(ctx, s.HTTP)
 	case s.Git != nil:
-		return nil, &diag.Error{What: "a git repository as a context is not supported yet"}
+		return t.clone(ctx, s.Git)
 	}
 	o := t.options
 	o.Source, o.Name = s.Context, s.Name
@@ -121,6 +132,29 @@ func (t *trees) fetch(ctx context.Context, s *plan.HTTPSource) (tree.Tree, error
 	return f.Tree(s.Filename, t.options.Now), nil
 }
 
+// clone fetches a git repository.
+func (t *trees) clone(ctx context.Context, s *plan.GitSource) (tree.Tree, error) {
+	g, err := gittree.Fetch(ctx, t.git, gittree.Spec{
+		Remote: s.Remote, Ref: s.Ref, Subdir: s.Subdir, Checksum: s.Checksum, KeepGitDir: s.KeepGitDir,
+		SkipSubmodules: s.SkipSubmodules, CommitTimes: s.CommitTimes, FetchByCommit: s.FetchByCommit,
+	})
+	if err != nil {
+		return nil, err
+	}
+	t.own(g.Close)
+	t.found(&plan.Source{Git: s}, g.Format()+":"+g.Commit())
+	return g, nil
+}
+
+// prefetch opens all sources of the graphs at once. What is wrong with one is said by the step that needs it.
+func (t *trees) prefetch(graphs []*plan.Graph) {
+	for _, g := range graphs {
+		for _, s := range g.Sources() {
+			t.start(s)
+		}
+	}
+}
+
 // own remembers what close has to call.
 func (t *trees) own(closer func() error) {
 	t.mu.Lock()
@@ -128,8 +162,9 @@ func (t *trees) own(closer func() error) {
 	t.closers = append(t.closers, closer)
 }
 
-// close closes all trees.
+// close closes all trees, after those that are being opened.
 func (t *trees) close() error {
+	t.running.Wait()
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	var errs []error

@@ -65,6 +65,9 @@ func (s *single) Lstat(p string) (tree.Entry, error) {
 	return tree.Entry{}, &fs.PathError{Op: "lstat", Path: p, Err: fs.ErrNotExist}
 }
 
+// ContentDigest is the digest of the file at p, which need not be read for it.
+func (s *single) ContentDigest(p string) (digest.Digest, bool) { return s.file.Digest, p == s.name }
+
 // ReadDir implements [tree.Tree].
 func (s *single) ReadDir(p string) ([]string, error) {
 	switch p {

@@ -208,7 +208,8 @@ func (c *copier) pattern(pattern string, part *Part) error {
 	return nil
 }
 
-// fetched copies a path of another source than From.
+// fetched copies a path of another source than From. A directory that is not there yet gets the metadata of the source,
+// where a COPY would make a new one.
 func (c *copier) fetched(src string, from *Source) error {
 	before := c.source
 	c.source = *from
@@ -217,8 +218,36 @@ func (c *copier) fetched(src string, from *Source) error {
 	if err != nil {
 		return err
 	}
-	_, err = c.take(src, literal(src), f)
+	p := literal(src)
+	old, err := c.atDest()
+	if err != nil {
+		return err
+	}
+	if _, err := c.take(src, p, f); err != nil || old != nil {
+		return err
+	}
+	e, err := c.source.Tree.Lstat(p)
+	if err != nil || e.Kind != tree.Dir {
+		return err
+	}
+	at, err := c.atDest()
+	if err == nil && at != nil {
+		c.finish(at, e)
+	}
 	return err
+}
+
+// atDest is what is at the destination, through symbolic links; nil if nothing is there.
+func (c *copier) atDest() (*node, error) {
+	dst, err := tree.Resolve(c.draft, path.Clean(c.dest), true)
+	if err != nil {
+		return nil, c.destError(err)
+	}
+	at, err := c.draft.find(dst)
+	if err != nil {
+		return nil, c.destError(err)
+	}
+	return at, nil
 }
 
 // match copies or unpacks one path that a pattern stands for, and tells whether something was taken.

@@ -107,7 +107,7 @@ func explain(ctx context.Context, t *target, err error) error {
 
 // once fetches t without a second try.
 func (f *fetcher) once(ctx context.Context, t target) (*repository, error) {
-	s, err := f.options.Client.Open(ctx, t.remote)
+	s, err := f.options.Client.Open(ctx, t.remote, f.spec.Remote)
 	if err != nil {
 		return nil, err
 	}
@@ -291,7 +291,7 @@ func (f *fetcher) fetch(ctx context.Context, s *gitwire.Session, r *repository) 
 // fetchHistory gets everything that branches and tags lead to. It uses a session of its own: the last one may have
 // ended with an error.
 func (f *fetcher) fetchHistory(ctx context.Context, r *repository) error {
-	s, err := f.options.Client.Open(ctx, r.remote)
+	s, err := f.options.Client.Open(ctx, r.remote, f.spec.Remote)
 	if err != nil {
 		return err
 	}

@@ -1,6 +1,7 @@
 package gittree_test
 
 import (
+	"context"
 	"crypto/ed25519"
 	"crypto/rand"
 	"encoding/pem"
@@ -279,7 +280,7 @@ func TestSSHAgent(t *testing.T) {
 		t.Fatal(err)
 	}
 	accept(t, l, func(c net.Conn) { _ = agent.ServeAgent(keys, c) })
-	o := w.options(t, gitwire.Options{SSH: gitwire.SSH{Agent: socket, KnownHosts: []string{w.known}}})
+	o := w.options(t, gitwire.Options{SSH: gitwire.SSH{Agent: dial(socket), KnownHosts: []string{w.known}}})
 	tr, err := gittree.Fetch(t.Context(), o, gittree.Spec{Remote: "ssh://" + w.host + w.dir + "/r.git"})
 	if err != nil {
 		t.Fatal(err)
@@ -311,7 +312,7 @@ func TestSSHErrors(t *testing.T) {
 		"other key":      {gitwire.SSH{KeyFiles: good.KeyFiles, KnownHosts: []string{changed}}, "/r.git", "has changed (now SHA256:", "remove the old key"},
 		"no key":         {gitwire.SSH{KnownHosts: good.KnownHosts}, "/r.git", "log in as git: the server accepts none of the keys", "Give a key"},
 		"wrong key":      {gitwire.SSH{KeyFiles: []string{wrong}, KnownHosts: good.KnownHosts}, "/r.git", "accepts none of the keys", "Keys were looked for in " + wrong},
-		"no agent":       {gitwire.SSH{Agent: w.dir + "/none", KnownHosts: good.KnownHosts}, "/r.git", "accepts none of the keys", "the ssh agent (no such file or directory)"},
+		"no agent":       {gitwire.SSH{Agent: dial(w.dir + "/none"), KnownHosts: good.KnownHosts}, "/r.git", "accepts none of the keys", "the ssh agent (no such file or directory)"},
 		"no repository":  {good, "/none.git", "the server says: fatal: ", "Check the repository's path"},
 		"shell":          {good, "/r.git'; echo hacked >&2; '", "does not appear to be a git repository", ""},
 	} {
@@ -348,4 +349,8 @@ func TestSSHD(t *testing.T) {
 			t.Error(err)
 		}
 	}
+}
+
+func dial(socket string) func(context.Context) (net.Conn, error) {
+	return func(context.Context) (net.Conn, error) { return net.Dial("unix", socket) }
 }

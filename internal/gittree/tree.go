@@ -102,6 +102,9 @@ func reason(err error) error {
 // Commit is the id of the commit, in hexadecimal digits.
 func (t *Tree) Commit() string { return t.top.id.String() }
 
+// Format is the kind of hash that ids are: "sha1" or "sha256".
+func (t *Tree) Format() string { return t.top.pack.Format().String() }
+
 // Time is when the commit was made.
 func (t *Tree) Time() time.Time { return t.top.commit.time }
 

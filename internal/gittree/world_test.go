@@ -341,8 +341,8 @@ func basic(user, password string, next http.Handler) http.Handler {
 }
 
 // credentials give everybody the same login.
-func credentials(value string) func(context.Context, *url.URL) (string, error) {
-	return func(context.Context, *url.URL) (string, error) { return value, nil }
+func credentials(value string) func(context.Context, *url.URL, *url.URL) (string, error) {
+	return func(context.Context, *url.URL, *url.URL) (string, error) { return value, nil }
 }
 
 // cutWriter hangs up after some bytes.

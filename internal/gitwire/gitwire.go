@@ -34,7 +34,8 @@ type Options struct {
 	// Transport reaches http servers; nil means a new one with the proxies of the environment.
 	Transport http.RoundTripper
 	// Credentials returns the value of an Authorization header for a URL, or "". A password in the URL comes before it.
-	Credentials func(ctx context.Context, u *url.URL) (string, error)
+	// named is the repository that somebody asked for: u can be on another server, if that redirects, or for a submodule.
+	Credentials func(ctx context.Context, u, named *url.URL) (string, error)
 	// SSH says who we are to ssh servers, and which of them we believe.
 	SSH SSH
 	// UserAgent is sent to servers; empty means "hako".
@@ -121,12 +122,13 @@ type Ref struct {
 	Target string
 }
 
-// Open connects to a repository: an http, https, ssh or git URL, or "user@host:path". The caller closes the session.
+// Open connects to a repository: an http, https, ssh or git URL, or "user@host:path". named is the repository that somebody
+// asked for, which is another one for a submodule. The caller closes the session.
 // Errors say what the server answered; they hold no secret. The hint of what to do is [Hint]'s.
-func (c *Client) Open(ctx context.Context, remote string) (*Session, error) {
+func (c *Client) Open(ctx context.Context, remote, named string) (*Session, error) {
 	s := &Session{client: c, remote: Redact(remote), caps: map[string]string{}}
 	var err error
-	if s.link, err = c.dial(ctx, remote); err != nil {
+	if s.link, err = c.dial(ctx, remote, named); err != nil {
 		return nil, s.fail(ctx, err)
 	}
 	if err := s.greet(ctx); err != nil {
@@ -136,14 +138,18 @@ func (c *Client) Open(ctx context.Context, remote string) (*Session, error) {
 }
 
 // dial makes the connection that remote asks for.
-func (c *Client) dial(ctx context.Context, remote string) (link, error) {
+func (c *Client) dial(ctx context.Context, remote, named string) (link, error) {
 	a, err := parseAddress(remote)
 	if err != nil {
 		return nil, err
 	}
 	switch a.scheme {
 	case "http", "https":
-		return &httpLink{client: c, base: a.url, origin: a.url}, nil
+		l := &httpLink{client: c, base: a.url, named: a.url}
+		if u, err := url.Parse(named); err == nil {
+			l.named = u
+		}
+		return l, nil
 	case "git":
 		return c.dialDaemon(ctx, a)
 	}

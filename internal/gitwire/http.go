@@ -19,7 +19,7 @@ const maxRedirects = 10
 type httpLink struct {
 	client *Client
 	base   *url.URL // of the repository, after redirects
-	origin *url.URL // as it was given
+	named  *url.URL // what somebody asked for
 }
 
 // StatusError is an http answer that is not what was asked for.
@@ -125,7 +125,7 @@ func (l *httpLink) do(ctx context.Context, req *http.Request) (*http.Response, e
 	req.Header.Set("Git-Protocol", "version=2")
 	asked := req.URL.User != nil
 	if get := l.client.options.Credentials; !asked && get != nil {
-		value, err := get(ctx, req.URL)
+		value, err := get(ctx, req.URL, l.named)
 		if err != nil {
 			return nil, err
 		}

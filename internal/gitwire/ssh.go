@@ -19,8 +19,8 @@ import (
 
 // SSH says who we are to ssh servers, and which of them we believe.
 type SSH struct {
-	// Agent is the socket of an ssh agent, empty for none.
-	Agent string
+	// Agent connects to an ssh agent; nil if there is none.
+	Agent func(ctx context.Context) (net.Conn, error)
 	// KeyFiles are private keys without a passphrase, tried after the agent's. Files that do not exist are left out.
 	KeyFiles []string
 	// KnownHosts are files as of ssh's known_hosts. Files that do not exist are left out.
@@ -70,7 +70,7 @@ func (c *Client) dialSSH(ctx context.Context, a *address) (_ link, err error) {
 	if user == "" {
 		user = defaultUser
 	}
-	keys, err := c.options.SSH.open()
+	keys, err := c.options.SSH.open(ctx)
 	if err != nil {
 		return nil, err
 	}
@@ -206,10 +206,10 @@ type keyring struct {
 }
 
 // open finds the keys.
-func (o *SSH) open() (*keyring, error) {
+func (o *SSH) open(ctx context.Context) (*keyring, error) {
 	k := &keyring{}
-	if o.Agent != "" {
-		conn, err := net.Dial("unix", o.Agent)
+	if o.Agent != nil {
+		conn, err := o.Agent(ctx)
 		if err == nil {
 			k.agent = conn
 			k.tried = append(k.tried, "the ssh agent")

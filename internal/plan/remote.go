@@ -70,7 +70,7 @@ func gitSource(c *copySpec, src string) (*Source, error) {
 		return nil, err
 	}
 	if c.keepGitDir != nil {
-		if g.keepGiven && g.KeepGitDir != *c.keepGitDir {
+		if ref, _ := parseGitRef(src); ref != nil && ref.KeepGitDir != nil && g.KeepGitDir != *c.keepGitDir {
 			return nil, &diag.Error{What: fmt.Sprintf("ADD --keep-git-dir=%t: the URL says otherwise", *c.keepGitDir), Hint: "Say it once."}
 		}
 		g.KeepGitDir = *c.keepGitDir

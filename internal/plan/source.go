@@ -2,6 +2,7 @@ package plan
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 
 	"github.com/moby/buildkit/frontend/dockerfile/dfgitutil"
@@ -51,8 +52,6 @@ type GitSource struct {
 	CommitTimes bool
 	// FetchByCommit fetches Checksum, a full commit, without asking what Ref stands for.
 	FetchByCommit bool
-
-	keepGiven bool // KeepGitDir was said in the URL
 }
 
 // check refuses what cannot be.
@@ -110,6 +109,21 @@ func (s *Source) String() string {
 
 // parseGit reads a git repository as BuildKit writes it. It returns nil if text is none.
 func parseGit(text string) (*GitSource, error) {
+	ref, err := parseGitRef(text)
+	if ref == nil || err != nil {
+		return nil, err
+	}
+	g := &GitSource{
+		Remote: ref.Remote, Ref: ref.Ref, Subdir: ref.SubDir, Checksum: ref.Checksum,
+		CommitTimes: ref.MTime == "commit", FetchByCommit: ref.FetchByCommit,
+		KeepGitDir:     ref.KeepGitDir != nil && *ref.KeepGitDir,
+		SkipSubmodules: ref.Submodules != nil && !*ref.Submodules,
+	}
+	return g, g.check()
+}
+
+// parseGitRef is what BuildKit makes of text, or nil if it is not a git repository.
+func parseGitRef(text string) (*dfgitutil.GitRef, error) {
 	ref, isGit, err := dfgitutil.ParseGitRef(text)
 	if err != nil && isGit {
 		return nil, &diag.Error{What: gitRepository + " " + withoutSecrets(text), Cause: err}
@@ -117,11 +131,38 @@ func parseGit(text string) (*GitSource, error) {
 	if err != nil || ref.IndistinguishableFromLocal {
 		return nil, nil //nolint:nilerr,nilnil // not a git repository, then
 	}
-	g := &GitSource{
-		Remote: ref.Remote, Ref: ref.Ref, Subdir: ref.SubDir, Checksum: ref.Checksum,
-		CommitTimes: ref.MTime == "commit", FetchByCommit: ref.FetchByCommit,
-		KeepGitDir:     ref.KeepGitDir != nil && *ref.KeepGitDir,
-		SkipSubmodules: ref.Submodules != nil && !*ref.Submodules, keepGiven: ref.KeepGitDir != nil,
+	return ref, nil
+}
+
+// Sources are all sources that the graph reads, each once.
+func (g *Graph) Sources() []*Source {
+	var out []*Source
+	add := func(s *Source) {
+		if s != nil && !slices.Contains(out, s) {
+			out = append(out, s)
+		}
 	}
-	return g, g.check()
+	for _, st := range g.Stages {
+		for _, step := range st.Steps {
+			switch op := step.Op.(type) {
+			case *Copy:
+				add(op.From.Source)
+				for _, s := range op.Fetched {
+					add(s)
+				}
+			case *Run:
+				for _, m := range op.Mounts {
+					switch m := m.Source.(type) {
+					case *BindMount:
+						add(m.From.Source)
+					case *CacheMount:
+						if m.From != nil {
+							add(m.From.Source)
+						}
+					}
+				}
+			}
+		}
+	}
+	return out
 }
