@@ -51,3 +51,18 @@ func upperFile(t *testing.T) func() (*os.File, error) {
 		return f, os.Remove(f.Name())
 	}
 }
+
+func TestSecretsNeverTouchADisk(t *testing.T) {
+	t.Parallel()
+	if _, err := sentry.Probe(t.Context(), sentry.Options{}); err != nil && os.Getenv("HAKO_CI") == "" {
+		t.Skip("needs a machine that allows ptrace and seccomp: ", err)
+	}
+	dir := t.TempDir()
+	sandboxtest.Secrets(t, dir, func(t *testing.T) sandbox.Engine {
+		e, err := sentry.New(t.Context(), sentry.Options{UpperFile: func() (*os.File, error) { return os.CreateTemp(dir, "uppers") }})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return e
+	})
+}

@@ -15,6 +15,16 @@ func main() {
 			fmt.Println(err)
 			os.Exit(1)
 		}
+	case "see": // see LENGTH: the secret in the file and in the variable SECRET is that long
+		data, err := os.ReadFile("/run/secrets/s")
+		if err != nil || fmt.Sprint(len(data), len(os.Getenv("SECRET"))) != os.Args[2] {
+			fmt.Println(len(data), len(os.Getenv("SECRET")), err)
+			os.Exit(1)
+		}
+	case "blind":
+		if _, err := os.Lstat("/run"); err == nil || os.Getenv("SECRET") != "" {
+			os.Exit(1)
+		}
 	case "exit":
 		os.Exit(42)
 	case "hang":
