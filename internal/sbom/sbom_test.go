@@ -23,6 +23,7 @@ import (
 	"hako/internal/sbom"
 	"hako/internal/tree"
 	"hako/internal/tree/treetest"
+	"hako/test/lab"
 )
 
 func scan(t testing.TB, tr tree.Tree) *sbom.Inventory {
@@ -295,13 +296,22 @@ func TestCancellation(t *testing.T) {
 // debianTree is a real Debian, as mmdebstrap makes it for the tests.
 func debianTree(t *testing.T) *rootfs.Tree {
 	t.Helper()
-	cache, err := os.UserCacheDir()
+	cache, err := lab.CacheDir()
 	if err != nil {
-		t.Skip("needs a cache directory with debian-bookworm.tar, which mmdebstrap makes")
+		t.Skipf("needs a cache directory: %v", err)
 	}
-	f, err := os.Open(filepath.Join(cache, "hako-test", "debian-bookworm.tar"))
+	file := filepath.Join(cache, "debian-bookworm.tar")
+	if _, err := os.Stat(file); err != nil {
+		if os.Getenv("HAKO_CI") == "" {
+			t.Skip("needs debian-bookworm.tar, which other tests make with mmdebstrap")
+		}
+		if file, err = lab.DebianTar(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+	}
+	f, err := os.Open(file)
 	if err != nil {
-		t.Skip("needs debian-bookworm.tar, which mmdebstrap makes")
+		t.Fatal(err)
 	}
 	defer f.Close()
 	sum, err := digest.FromReader(f)
