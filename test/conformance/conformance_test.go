@@ -269,7 +269,7 @@ func (s *suite) build(t *testing.T, c *Case) (*Expectation, *BuildError) {
 		t.Fatal(err)
 	}
 	if !c.Times {
-		e.dropTimes()
+		e.DropTimes()
 	}
 	return e, nil
 }

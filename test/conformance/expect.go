@@ -43,7 +43,7 @@ func DescribeAll(results map[string]*Result, images map[string][]v1.Image, names
 	return all, nil
 }
 
-// Describe turns a result into what is compared, see dropTimes.
+// Describe turns a result into what is compared, see DropTimes.
 // images are those that the result can stand on; names says what to call contents that change from machine to machine.
 func Describe(r *Result, images map[string][]v1.Image, names map[string]string) (*Expectation, error) {
 	e := &Expectation{Config: map[string]any{}}
@@ -94,14 +94,14 @@ func nowOr(text string) string {
 	return text
 }
 
-// dropTimes removes the times of the configuration and of its history, for all platforms.
-func (e *Expectation) dropTimes() {
+// DropTimes removes the times of the configuration and of its history, for all platforms.
+func (e *Expectation) DropTimes() {
 	for _, p := range e.Platforms {
-		p.dropTimes()
+		p.DropTimes()
 	}
 	e.Created = ""
 	for _, p := range e.Platforms {
-		p.dropTimes()
+		p.DropTimes()
 	}
 	for _, h := range e.History {
 		if m, ok := h.(map[string]any); ok {
