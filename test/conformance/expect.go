@@ -100,9 +100,6 @@ func (e *Expectation) DropTimes() {
 		p.DropTimes()
 	}
 	e.Created = ""
-	for _, p := range e.Platforms {
-		p.DropTimes()
-	}
 	for _, h := range e.History {
 		if m, ok := h.(map[string]any); ok {
 			delete(m, "created")
