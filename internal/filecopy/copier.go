@@ -195,6 +195,12 @@ func (c *oneCopy) entry(l *level, name string) error {
 	if !v.take && !v.open {
 		return nil
 	}
+	if len(src) >= maxPath {
+		return &diag.Error{
+			What: fmt.Sprintf("%s: a path in %s is longer than Linux allows: %.40s…/%.40s", c.name, c.source.Name, src, name),
+			Hint: "Leave it out with .dockerignore.",
+		}
+	}
 	e, err := c.from.Lstat(src)
 	if err != nil {
 		return c.readError(src, err)

@@ -58,7 +58,10 @@ type Request struct {
 	MaxUnpacked int64
 }
 
-const defaultMaxUnpacked = 1 << 40 // 1 TiB
+const (
+	defaultMaxUnpacked = 1 << 40 // 1 TiB
+	maxPath            = 4096    // PATH_MAX of Linux
+)
 
 // Source is a tree that is copied from.
 type Source struct {

@@ -63,6 +63,10 @@ func TestParentsAndExclude(t *testing.T) {
 			d/a/c/ 0755 0:0 @0
 			d/a/c/z 0644 0:0 @6 = z`,
 	}, {
+		name: "a wildcard in what cannot be read", closed: "a/b", path: "/a/b/*", dest: "/d/",
+		want: "error: COPY: read /a/b of the test: readdir a/b: permission denied\n" +
+			"hint: Make it readable for the user that runs the build, or leave it out with .dockerignore.",
+	}, {
 		name: "what may come back is read", closed: "a/b", path: "/", exclude: "* !a/b/x", dest: "/d/",
 		want: "error: COPY: read /a/b of the test: readdir a/b: permission denied\n" +
 			"hint: Make it readable for the user that runs the build, or leave it out with .dockerignore.",

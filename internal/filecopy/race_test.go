@@ -274,3 +274,38 @@ func TestHintAtIgnoreFile(t *testing.T) {
 		t.Errorf("error (-want +got):\n%s", diff)
 	}
 }
+
+// endlessDir is a tree in which every directory has another one.
+type endlessDir struct{ tree.Tree }
+
+func (endlessDir) Lstat(p string) (tree.Entry, error) {
+	return tree.Entry{Path: p, Kind: tree.Dir, Mode: 0o755}, nil
+}
+func (endlessDir) ReadDir(string) ([]string, error) { return []string{"directory"}, nil }
+
+func TestPathsThatAreTooLong(t *testing.T) {
+	t.Parallel()
+	for _, parts := range [][]filecopy.Part{nil, {{Pattern: "**/file"}}} {
+		_, err := filecopy.Copy(t.Context(), &filecopy.Request{
+			From: endlessDir{}, FromName: "the test", Paths: []string{"/"}, Parents: parts, Dest: "/d/", Now: now(),
+		})
+		if err == nil || !strings.Contains(err.Error(), "longer than Linux allows") || len(err.Error()) > 200 {
+			t.Errorf("got %v", err)
+		}
+	}
+}
+
+func TestCancelledWhileListing(t *testing.T) {
+	t.Parallel()
+	why := errors.New("somebody pressed a key")
+	ctx, cancel := context.WithCancelCause(t.Context())
+	cancel(why)
+	for _, req := range []*filecopy.Request{
+		{Paths: []string{"/a/*"}}, {Paths: []string{"/a*"}, Parents: []filecopy.Part{{Pattern: "*"}}, Sparse: true},
+	} {
+		req.From, req.Dest, req.FromName = treetest.New(t, "a/b/c = x"), "/d/", "the test"
+		if _, err := filecopy.Copy(ctx, req); !errors.Is(err, why) {
+			t.Errorf("%s: got %v, want %v", req.Paths[0], err, why)
+		}
+	}
+}

@@ -208,7 +208,7 @@ func archiveName(s string) (string, error) {
 		return "", errZeroByte
 	}
 	name := literal(s)
-	const maxName, maxPath = 255, 4096 // NAME_MAX and PATH_MAX of Linux
+	const maxName = 255 // NAME_MAX of Linux
 	if len(name) >= maxPath {
 		return "", errLongName
 	}

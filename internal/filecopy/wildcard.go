@@ -1,6 +1,7 @@
 package filecopy
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -35,12 +36,12 @@ func (c *copier) matches(pattern string) ([]string, error) {
 	if _, err := c.source.Tree.Lstat(base); err != nil {
 		return nil, c.sourceError(fixed, err)
 	}
-	g := &glob{from: c.source.Tree, pattern: wild, depth: 1 + strings.Count(wild, "/") + strings.Count(wild, "[")}
+	g := &glob{copier: c, pattern: wild, depth: 1 + strings.Count(wild, "/") + strings.Count(wild, "[")}
 	if !strings.ContainsAny(wild, `[\`) {
 		g.parts = strings.Split(wild, "/")
 	}
 	if err := g.walk(base, ""); err != nil {
-		return nil, fmt.Errorf("%s %s: list %s: %w", c.name, pattern, c.source.Name, err)
+		return nil, err
 	}
 	return g.found, nil
 }
@@ -69,7 +70,7 @@ func hasWildcard(name string) bool {
 
 // glob finds the paths below a directory that match a pattern. What is inside a match is no match of its own.
 type glob struct {
-	from    tree.Tree
+	*copier
 	pattern string
 	// parts are the components of the pattern, if each matches one component of a path: a class of characters
 	// may match a slash.
@@ -80,13 +81,19 @@ type glob struct {
 
 // walk looks at what is in the directory dir, which is rel relative to where the pattern starts.
 func (g *glob) walk(dir, rel string) error {
-	e, err := g.from.Lstat(dir)
-	if err != nil || e.Kind != tree.Dir {
-		return err
+	if g.ctx.Err() != nil {
+		return context.Cause(g.ctx)
 	}
-	names, err := g.from.ReadDir(dir)
+	e, err := g.source.Tree.Lstat(dir)
+	if err == nil && e.Kind != tree.Dir {
+		return nil
+	}
+	var names []string
+	if err == nil {
+		names, err = g.source.Tree.ReadDir(dir)
+	}
 	if err != nil {
-		return err
+		return g.readError(dir, err)
 	}
 	level := 1
 	if rel != "" {
@@ -114,6 +121,9 @@ func (g *glob) walk(dir, rel string) error {
 
 // sourceError is a source that does not exist or cannot be reached.
 func (c *copier) sourceError(src string, err error) error {
+	if errors.Is(err, fs.ErrPermission) {
+		return c.readError(literal(src), err)
+	}
 	missing := errors.Is(err, fs.ErrNotExist) || errors.Is(err, syscall.ENOTDIR)
 	if !missing && !errors.Is(err, syscall.ELOOP) {
 		return fmt.Errorf("%s: look up %q in %s: %w", c.name, src, c.source.Name, err)
