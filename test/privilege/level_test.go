@@ -28,6 +28,16 @@ type level struct {
 	uid int
 	// volume mounts a directory of the machine at /tmp.
 	volume bool
+	// native says that steps run natively here; elsewhere they run in the sentry.
+	native bool
+}
+
+// engine is what a build says of its steps.
+func (l level) engine() string {
+	if l.native {
+		return "RUN steps run natively"
+	}
+	return "RUN steps run in the sentry"
 }
 
 // restricted is what Kubernetes' "restricted" Pod Security Standard leaves, and a read-only root file system.
@@ -54,8 +64,11 @@ func allLevels() []level {
 		level{name: "any-uid-group-root", docker: []string{"--user", "123456:0", "--cap-drop", "ALL", "--security-opt", "no-new-privileges"}, uid: 123456, volume: true},
 		defaultLevel(),
 		level{name: "container-root-seccomp-unconfined", docker: []string{"--security-opt", "seccomp=unconfined"}},
+		level{name: "container-root-sys-admin", docker: []string{"--cap-add", "SYS_ADMIN"}, volume: true, native: true},
+		level{name: "container-root-sys-admin-no-volume", docker: []string{"--cap-add", "SYS_ADMIN"}},
+		level{name: "container-root-unmasked", docker: []string{"--security-opt", "seccomp=unconfined", "--security-opt", "systempaths=unconfined"}, volume: true, native: true},
 		level{name: "machine-user", uid: plainUser},
-		level{name: "machine-root"},
+		level{name: "machine-root", native: true},
 	)
 }
 

@@ -80,6 +80,9 @@ func testSmall(t *testing.T, f *fixture) {
 			ref := f.registry.Addr + "/small:" + l.name
 			out := f.mustBuild(t, l, job{context: dir, destination: ref})
 			t.Logf("built in %s", out.Wall)
+			if !strings.Contains(out.Output, l.engine()) {
+				t.Errorf("nowhere says %q:\n%s", l.engine(), tail(out.Output))
+			}
 			got := must[lab.Tree](t)(f.registry.ImageTree(t.Context(), ref))
 			for _, d := range lab.Compare(want, got, smallExceptions()) {
 				t.Error(d)
