@@ -20,7 +20,7 @@ func needs(ix *layer.Index) int {
 	need := patchNone
 	for i := range ix.Entries {
 		e := &ix.Entries[i]
-		if e.Opaque || e.Implied && e.Path != "." {
+		if e.Opaque || e.Implied && e.Path != "." || e.Kind == tree.Whiteout {
 			return patchBelow
 		}
 		if inPatch(&e.Entry) || e.Path == "." && !plain(e) {
@@ -43,6 +43,7 @@ type patcher struct {
 //   - an opaque directory gets a whiteout for each name below that the layer does not have itself,
 //     in all directories that both have;
 //   - what has extended attributes, and what is no file, directory or link, is repeated, under all its names;
+//   - a directory that is not below but has whiteouts is repeated;
 //   - the root directory gets back the metadata that it always has;
 //   - the directories on the way to all that are repeated, because a patch's directories hide the image's metadata.
 func newPatch(below, merged *Tree, im *layer.Image) Patch {
@@ -51,6 +52,7 @@ func newPatch(below, merged *Tree, im *layer.Image) Patch {
 	p.root()
 	p.repeat()
 	p.hide()
+	p.stray()
 	for name := range p.found {
 		for dir := path.Dir(name); ; dir = path.Dir(dir) {
 			if _, ok := p.found[dir]; !ok {
@@ -162,6 +164,24 @@ func (p *patcher) hide() {
 				Entry:  tree.Entry{Path: at, Kind: tree.Whiteout},
 				Offset: -1,
 			}
+		}
+	}
+}
+
+// stray finds whiteouts of what is not below, in directories that are not below either. Linux's overlay shows them as devices
+// unless something else is merged with their directory.
+func (p *patcher) stray() {
+	for i := range p.image.Index.Entries {
+		e := &p.image.Index.Entries[i]
+		dir := path.Dir(e.Path)
+		if e.Kind != tree.Whiteout || dir == "." {
+			continue
+		}
+		if _, ok := p.found[dir]; ok {
+			continue
+		}
+		if n := p.below.find(dir); n == nil || n.dir == nil {
+			p.found[dir] = PatchEntry{Entry: p.merged.find(dir).describe(dir), Offset: -1}
 		}
 	}
 }

@@ -36,7 +36,9 @@ type extractor struct {
 	file  *os.File     // the image
 	root  int          // the directory
 	nodes *nodes       // makes devices; may be nil
-	patch map[string]*rootfs.PatchEntry
+	// origin is the xattr of an overlay's copies.
+	origin string
+	patch  map[string]*rootfs.PatchEntry
 
 	idle chan struct{} // a token for each goroutine that may still be started
 
@@ -60,14 +62,14 @@ const (
 )
 
 // writeLayer writes the layer that image and patch are, or a part of it, to dir, which must be empty.
-func (n *nodes) writeLayer(image *os.File, patch *rootfs.Patch, dir string, part layerPart) error {
+func (b *box) writeLayer(image *os.File, patch *rootfs.Patch, dir string, part layerPart) error {
 	root, err := unix.Open(dir, unix.O_RDONLY|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
 	if err != nil {
 		return fmt.Errorf("open %s: %w", dir, err)
 	}
 	defer func() { _ = unix.Close(root) }()
 	x := &extractor{
-		file: image, root: root, nodes: n, patch: make(map[string]*rootfs.PatchEntry, len(patch.Entries)),
+		file: image, root: root, nodes: b.nodes, origin: strings.Replace(b.overlay.opaque, "opaque", "origin", 1), patch: make(map[string]*rootfs.PatchEntry, len(patch.Entries)),
 		idle: make(chan struct{}, runtime.GOMAXPROCS(0)-1), links: map[uint64]*firstName{},
 	}
 	for i := range patch.Entries {
@@ -112,6 +114,7 @@ func (x *extractor) all() error {
 // dir fills the directory at p, which fd is, with what the image has there.
 func (x *extractor) dir(p string, fd int, ino *erofs.Inode) error {
 	var g errgroup.Group
+	hides := false
 	err := ino.IterDirents(func(name string, _ uint8, nid uint64) error {
 		if name == "." || name == ".." {
 			return nil
@@ -122,6 +125,7 @@ func (x *extractor) dir(p string, fd int, ino *erofs.Inode) error {
 		at := path.Join(p, name)
 		child, err := x.image.Inode(nid)
 		if err == nil {
+			hides = hides || child.IsCharDev() // real devices are in the patch
 			if child.IsDir() {
 				err = x.subdir(&g, at, fd, &child)
 			} else {
@@ -135,6 +139,13 @@ func (x *extractor) dir(p string, fd int, ino *erofs.Inode) error {
 	})
 	if err := errors.Join(err, g.Wait()); err != nil {
 		return err
+	}
+	if hides {
+		// A layer may say that something is gone which never was, in a directory that no other layer has. An overlay looks for
+		// whiteouts in such a directory only if it seems to be a copy of another; the value says "of which is unknown".
+		if err := unix.Fsetxattr(fd, x.origin, nil, 0); err != nil {
+			return fmt.Errorf("mark /%s: %w", p, err)
+		}
 	}
 	if x.patch[p] != nil {
 		return nil

@@ -30,9 +30,9 @@ func (b *box) Mount(id string, image *os.File, patch *rootfs.Patch) (err error) 
 		return fmt.Errorf("make a directory for a layer: %w", err)
 	}
 	if merr == nil {
-		err = b.nodes.writeLayer(image, patch, dir, patchOnly)
+		err = b.writeLayer(image, patch, dir, patchOnly)
 	} else {
-		err = b.nodes.writeLayer(image, patch, dir, wholeLayer)
+		err = b.writeLayer(image, patch, dir, wholeLayer)
 	}
 	if err != nil {
 		return errors.Join(err, removeTree(dir))

@@ -55,7 +55,7 @@ func (b *box) probeOverlay() error {
 	// What BuildKit's overlays do not do, ours do not either, whatever the defaults of the kernel: the upper must say
 	// everything by itself.
 	const plain = "index=off,metacopy=off,redirect_dir=nofollow,"
-	var failures []error
+	failure := errors.New(whatOverlay)
 	for _, o := range []overlayOptions{
 		{common: plain, upper: "volatile,", opaque: "trusted.overlay.opaque"},
 		{common: "index=off,userxattr,", upper: "volatile,", opaque: "user.overlay.opaque"},
@@ -65,9 +65,9 @@ func (b *box) probeOverlay() error {
 			b.overlay = o
 			return nil
 		}
-		failures = append(failures, err)
+		failure = fmt.Errorf("%w: %w", failure, err)
 	}
-	return fmt.Errorf("%s: %w", whatOverlay, errors.Join(failures...))
+	return failure
 }
 
 // tryOverlay removes a directory below and makes it again, which needs whiteouts and extended attributes.

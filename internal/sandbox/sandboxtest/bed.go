@@ -19,7 +19,6 @@ import (
 	"github.com/google/go-cmp/cmp"
 	"github.com/google/go-cmp/cmp/cmpopts"
 	"github.com/opencontainers/go-digest"
-	"golang.org/x/sys/unix"
 
 	"hako/internal/layer"
 	"hako/internal/rootfs"
@@ -77,13 +76,22 @@ func collect(ctx context.Context, c layer.Changes) (list, error) {
 	return out, err
 }
 
+// imageFile makes a file for the image of a layer as a work directory does: on a disk where there is one, and without a name.
+func imageFile() (*os.File, error) {
+	f, err := os.CreateTemp("", "layer")
+	if err != nil {
+		return nil, err
+	}
+	return f, os.Remove(f.Name())
+}
+
 // source makes a layer of changes, through the blob and back: what a later build would mount.
 func source(ctx context.Context, changes layer.Changes) (rootfs.Source, error) {
-	fd, err := unix.MemfdCreate("layer", unix.MFD_CLOEXEC)
+	file, err := imageFile()
 	if err != nil {
 		return rootfs.Source{}, err
 	}
-	w, err := layer.Write(ctx, changes, io.Discard, layer.WriteOptions{Image: os.NewFile(uintptr(fd), "layer")})
+	w, err := layer.Write(ctx, changes, io.Discard, layer.WriteOptions{Image: file})
 	if err != nil {
 		return rootfs.Source{}, err
 	}
@@ -103,13 +111,13 @@ func tarSource(t *testing.T, headers []*tar.Header) rootfs.Source {
 	if err := w.Close(); err != nil {
 		t.Fatalf("write a tar: %v", err)
 	}
-	fd, err := unix.MemfdCreate("layer", unix.MFD_CLOEXEC)
+	file, err := imageFile()
 	if err != nil {
 		t.Fatalf("make a file for a layer: %v", err)
 	}
 	id := digest.FromBytes(blob.Bytes())
 	want := layer.Descriptor{MediaType: layer.MediaTypeOCI, Digest: id, DiffID: id}
-	image, err := layer.Prepare(t.Context(), &blob, want, layer.PrepareOptions{Image: os.NewFile(uintptr(fd), "layer")})
+	image, err := layer.Prepare(t.Context(), &blob, want, layer.PrepareOptions{Image: file})
 	if err != nil {
 		t.Fatalf("prepare a layer: %v", err)
 	}

@@ -171,6 +171,12 @@ func removalCases() cases {
 			r := b.okOn(t, s, "ls", "/data", ";", "fails", "no such file", "stat", "/data/a", ";", "stat", "/data")
 			wantOut(t, r, "only\n/data 040711 0:0 0,0\n")
 		},
+		"whiteout of what never was": func(t *testing.T, b *bed) {
+			s := b.stack(t, base(b.applet), list{dir("new", 0o755), gone("new/never"), dir("new/sub", 0o755), gone("new/sub/never"), regular("new/x", "x", 0o644)})
+			r := b.okOn(t, s, "ls", "/new", ";", "ls", "/new/sub", ";", "fails", "no such file", "stat", "/new/never", ";", "write", "/new/y", "y")
+			wantOut(t, r, "sub\nx\n")
+			r.want(t, append([]file{dirAt("dev"), dirAt("new"), written("new/y", "y")}, dirAt("proc"), dirAt("sys"))...)
+		},
 		"whiteout layer": func(t *testing.T, b *bed) {
 			s := b.stack(t, base(b.applet), list{dir("data", 0o755), gone("data/sub"), gone("data/xattr")})
 			r := b.okOn(t, s, "ls", "/data", ";", "mkdir", "/data/sub", ";", "ls", "/data/sub")
