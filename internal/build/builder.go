@@ -7,11 +7,13 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"time"
 
 	"github.com/opencontainers/go-digest"
+	"golang.org/x/sys/unix"
 
 	"hako/internal/blob"
 	"hako/internal/buildcontext"
@@ -43,6 +45,8 @@ type builder struct {
 	bases   *imagesource.Source
 	output  *output.Output
 	engine  *choice.Engine
+	// steps is where native steps write, if that is not dir; the engine opens it.
+	steps   *workdir.Dir
 	cache   *cache.Cache // nil without one
 	trees   *trees
 	secrets secrets
@@ -95,7 +99,7 @@ func open(ctx context.Context, env Env, req Request) (_ *builder, err error) {
 	if err != nil {
 		return nil, err
 	}
-	b.closers = append(b.closers, b.engine.Close)
+	b.closers = append(b.closers, b.closeSteps, b.engine.Close)
 	return b, nil
 }
 
@@ -103,14 +107,41 @@ var errNoDir = errors.New("there is no directory for state, only memory: mount a
 
 // stepDir makes the directory for what native steps write. It goes with the work directory.
 func (b *builder) stepDir() (string, error) {
-	if b.dir.Path() == "" {
+	place := b.dir
+	if b.req.WorkDir == "" && onOverlay(place.Path()) {
+		// A container's own file system cannot hold an upper, but there may be a volume.
+		others := slices.DeleteFunc(b.places(), onOverlay)
+		other, err := workdir.Open(workdir.Options{Candidates: others})
+		if err != nil {
+			return "", err
+		}
+		b.steps = other
+		if other.Path() != "" {
+			place = other
+		}
+	}
+	if place.Path() == "" {
 		return "", errNoDir
 	}
-	dir := filepath.Join(b.dir.Path(), "steps")
+	dir := filepath.Join(place.Path(), "steps")
 	if err := os.Mkdir(dir, 0o700); err != nil {
 		return "", fmt.Errorf("make the directory of steps: %w", err)
 	}
 	return dir, nil
+}
+
+// onOverlay says whether a directory is on an overlay file system.
+func onOverlay(dir string) bool {
+	var st unix.Statfs_t
+	return unix.Statfs(dir, &st) == nil && st.Type == unix.OVERLAYFS_SUPER_MAGIC
+}
+
+// closeSteps removes the directory of steps if it is not in the work directory.
+func (b *builder) closeSteps() error {
+	if b.steps == nil {
+		return nil
+	}
+	return b.steps.Close()
 }
 
 // openForPlan opens what a plan needs.

@@ -64,9 +64,9 @@ func allLevels() []level {
 		level{name: "any-uid-group-root", docker: []string{"--user", "123456:0", "--cap-drop", "ALL", "--security-opt", "no-new-privileges"}, uid: 123456, volume: true},
 		defaultLevel(),
 		level{name: "container-root-seccomp-unconfined", docker: []string{"--security-opt", "seccomp=unconfined"}},
-		level{name: "container-root-sys-admin", docker: []string{"--cap-add", "SYS_ADMIN", "--tmpfs", "/kaniko:exec"}, native: true},
+		level{name: "container-root-sys-admin", docker: []string{"--cap-add", "SYS_ADMIN"}, volume: true, native: true},
 		level{name: "container-root-sys-admin-no-volume", docker: []string{"--cap-add", "SYS_ADMIN"}},
-		level{name: "container-root-unmasked", docker: []string{"--security-opt", "seccomp=unconfined", "--security-opt", "systempaths=unconfined", "--tmpfs", "/kaniko:exec"}, native: true},
+		level{name: "container-root-unmasked", docker: []string{"--security-opt", "seccomp=unconfined", "--security-opt", "systempaths=unconfined"}, volume: true, native: true},
 		level{name: "machine-user", uid: plainUser},
 		level{name: "machine-root", native: true},
 	)

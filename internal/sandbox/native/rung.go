@@ -68,7 +68,7 @@ func (f Failure) Setting() string {
 	case errors.Is(f.Err, unix.EPERM):
 		return "Use seccompProfile type Unconfined (Docker: --security-opt seccomp=unconfined)."
 	case strings.Contains(text, whatOverlay):
-		return "Mount a volume (an emptyDir) at /kaniko: an upper cannot lie on the container's own overlay."
+		return "Mount a volume (an emptyDir) at /tmp: an upper cannot lie on the container's own overlay."
 	case strings.Contains(text, whatProc):
 		return "Use procMount Unmasked (Docker: --security-opt systempaths=unconfined)."
 	case strings.Contains(text, errNoPrivs.Error()):
