@@ -6,6 +6,7 @@ import (
 	"io"
 	"slices"
 	"strconv"
+	"strings"
 
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 	"golang.org/x/sync/errgroup"
@@ -26,6 +27,7 @@ func (b *builder) plan(ctx context.Context) ([]*plan.Graph, error) {
 	if err != nil {
 		return nil, err
 	}
+	b.tellSyntax()
 	graphs := make([]*plan.Graph, len(platforms))
 	warnings := make([][]plan.Warning, len(platforms))
 	errs := make([]error, len(platforms))
@@ -53,10 +55,27 @@ func (b *builder) planFor(ctx context.Context, opts plan.Options) (*plan.Graph, 
 	if err != nil {
 		return nil, err
 	}
-	if file.Syntax != "" {
-		b.env.Events.Emit(event.Debug{Message: "# syntax=" + file.Syntax + " has no effect: the language is built in"})
-	}
 	return plan.Build(ctx, file, opts, b.bases)
+}
+
+// tellSyntax says that the language is built in, and warns whoever asks for another one.
+func (b *builder) tellSyntax() {
+	text, line := dockerfile.Syntax(b.context.Dockerfile)
+	if arg := b.req.BuildArgs["BUILDKIT_SYNTAX"]; arg != "" {
+		text, line = arg, 0
+	}
+	if text == "" {
+		return
+	}
+	name := strings.TrimPrefix(text, "docker.io/")
+	if name == "dockerfile.v0" || strings.HasPrefix(name, "docker/dockerfile") { // also docker/dockerfile-upstream
+		b.env.Events.Emit(event.Debug{Message: "syntax " + text + " has no effect: the language is built in"})
+		return
+	}
+	b.env.Events.Emit(event.Warning{
+		Message: "syntax " + text + " has no effect: the file is read as a Dockerfile",
+		Span:    diag.Span{File: b.context.DockerfileName, Start: line, End: line},
+	})
 }
 
 // planOptions are the options of the plan for p, which may be one of several. warn may be nil.

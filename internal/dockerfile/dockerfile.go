@@ -21,10 +21,7 @@ import (
 // File is a parsed Dockerfile. It is immutable and may be used from many goroutines.
 type File struct {
 	// Name is the file as the user gave it, for positions.
-	Name string
-	// Syntax is the value of "# syntax=", or empty. It has no effect: the language is built in.
-	Syntax string
-
+	Name    string
 	escape  rune
 	check   string // value of "# check=" up to the first blank, which is all that counts
 	checkAt []parser.Range
@@ -60,12 +57,21 @@ func Scan(name string, text []byte) (*File, error) {
 		return nil, f.wrap(err)
 	}
 	f.ast, f.escape, f.warnings = res.AST, res.EscapeToken, res.Warnings
-	_, f.Syntax, _, _ = parser.ParseDirective("syntax", text)
 	f.check, f.checkLine, f.checkAt, _ = parser.ParseDirective("check", text)
 	if n := len(f.ast.Children); n > maxInstructions {
 		return nil, &diag.Error{What: fmt.Sprintf("the Dockerfile has %d instructions, more than %d", n, maxInstructions), Span: f.span(f.ast.Children[maxInstructions].Location())}
 	}
 	return f, nil
+}
+
+// Syntax returns the value of "# syntax=" in text and its line; an empty value if there is none.
+// It has no effect: the language is built in.
+func Syntax(text []byte) (value string, line int) {
+	_, value, at, ok := parser.ParseDirective("syntax", text)
+	if !ok || len(at) == 0 {
+		return value, 0
+	}
+	return value, at[0].Start.Line
 }
 
 // Instructions returns the stages and the ARGs before the first FROM, freshly made on every call:

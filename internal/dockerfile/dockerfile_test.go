@@ -51,8 +51,8 @@ func TestSpansHoldTheirSource(t *testing.T) {
 	if diff := cmp.Diff(want, got, cmpopts.EquateEmpty()); diff != "" {
 		t.Errorf("-want +got:\n%s", diff)
 	}
-	if f.Syntax != "x/y:1" {
-		t.Errorf("syntax is %q", f.Syntax)
+	if value, line := dockerfile.Syntax([]byte("# escape=\\\n# syntax=x/y:1\nFROM a")); value != "x/y:1" || line != 2 {
+		t.Errorf("syntax is %q in line %d", value, line)
 	}
 	if diff := cmp.Diff(diag.Span{File: "build/Dockerfile"}, f.Span(lines(8))); diff != "" {
 		t.Errorf("a place outside of the file: -want +got:\n%s", diff)
