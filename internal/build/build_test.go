@@ -129,7 +129,7 @@ func TestBuildsAtTheSameTimeInOneWorkDirectory(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, runs)
 	var g errgroup.Group
-	for i := range 3 {
+	for i := range 4 {
 		g.Go(func() error {
 			req := w.request()
 			req.Outputs.Destinations = []string{fmt.Sprintf("%s/out:%d", w.host, i)}
@@ -139,7 +139,7 @@ func TestBuildsAtTheSameTimeInOneWorkDirectory(t *testing.T) {
 	if err := g.Wait(); err != nil {
 		t.Fatal(diag.Format(err))
 	}
-	for i := range 3 {
+	for i := range 4 {
 		if !w.pushed(t, fmt.Sprintf("out:%d", i)) {
 			t.Errorf("out:%d was not pushed", i)
 		}

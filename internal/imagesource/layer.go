@@ -118,7 +118,7 @@ func (l *baseLayer) prepare(ctx context.Context, f *os.File) (*layer.Image, erro
 	}
 	return r.prepare(l, func(r io.Reader) (*layer.Image, error) {
 		// Places hash what they give before io.EOF, and have hashed what is in the store.
-		return layer.Prepare(ctx, r, l.desc, layer.PrepareOptions{Image: f, Verified: true})
+		return layer.Prepare(ctx, r, l.desc, layer.PrepareOptions{Image: f, Verified: true, Wide: l.source.wide})
 	})
 }
 

@@ -55,6 +55,7 @@ type Options struct {
 type Source struct {
 	options Options
 	slots   chan struct{} // one per layer being opened
+	wide    chan struct{} // one for all that need much memory
 	// life ends when the source is closed: a file of a layer may be read after the step that listed it.
 	life context.Context //nolint:containedctx // that of a tree's files, whose readers have no place for one
 	end  context.CancelCauseFunc
@@ -100,6 +101,7 @@ func New(o Options) *Source {
 		life: life, end: end,
 		options:   o,
 		slots:     make(chan struct{}, o.Jobs),
+		wide:      make(chan struct{}, 1),
 		manifests: map[manifestKey]*flight[*registry.Manifest]{},
 		resolved:  map[resolveKey]*flight[*resolved]{},
 		images:    map[imageKey]*resolved{},

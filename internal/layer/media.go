@@ -81,6 +81,21 @@ func sniff(r *bufio.Reader) (Compression, error) {
 	return Uncompressed, nil
 }
 
+// readBuffer is how much of a blob is read at once.
+const readBuffer = 64 << 10
+
+// wideWindow tells whether r, which it does not move, is zstd data whose first frame wants a window of more than 8 MiB,
+// which is what every decoder is expected to have, or may want one.
+func wideWindow(r *bufio.Reader) bool {
+	const usual = 8 << 20 // RFC 8878, section 3.1.1.1.2
+	if got, err := sniff(r); err != nil || got != Zstd {
+		return false
+	}
+	head, _ := r.Peek(zstd.HeaderMaxSize) // what is missing, decoding notices
+	var h zstd.Header
+	return h.Decode(head) != nil || h.Skippable || h.WindowSize > usual
+}
+
 // unpacker gives the tar in a blob in pieces, which it puts into the buffers that it is given.
 // It is used by one goroutine, which closes it.
 type unpacker interface {
@@ -98,8 +113,7 @@ func decompress(r io.Reader, mediaType string) (unpacker, error) {
 	if !known {
 		return nil, fmt.Errorf("media type %q is not that of a layer", mediaType)
 	}
-	const bufSize = 64 << 10
-	br := bufio.NewReaderSize(r, bufSize)
+	br := bufio.NewReaderSize(r, readBuffer)
 	got, err := sniff(br)
 	if err != nil {
 		return nil, err

@@ -1,6 +1,7 @@
 package layer
 
 import (
+	"bufio"
 	"context"
 	"errors"
 	"fmt"
@@ -19,6 +20,9 @@ type PrepareOptions struct {
 	// Verified says that the blob's bytes are known to be those that are wanted: whoever gives them has hashed them
 	// once, or returns an error instead of io.EOF otherwise. The tar is verified nevertheless.
 	Verified bool
+	// Wide, if not nil, has room for one token for each layer that may be inflated at the same time with a window of more
+	// than 8 MiB, which takes as much memory. All layers that are read together share it.
+	Wide chan struct{}
 	// Limits bound what the layer may make us do.
 	Limits Limits
 }
@@ -54,7 +58,7 @@ func (o PrepareOptions) prepare(ctx context.Context, compressed io.Reader, want 
 	g, gctx := errgroup.WithContext(ctx)
 	p := newReadPipe(gctx)
 	diffID := want.DiffID.Algorithm().Hash()
-	g.Go(func() error { return unpack(blob, want, p) })
+	g.Go(func() error { return unpack(blob, want, p, o.Wide) })
 	g.Go(func() error { return p.hash(diffID) })
 	g.Go(func() error {
 		defer p.stop()
@@ -78,8 +82,17 @@ func (o PrepareOptions) prepare(ctx context.Context, compressed io.Reader, want 
 }
 
 // unpack feeds the pipe with the uncompressed layer and reads the blob to its last byte.
-func unpack(blob *verifier, want Descriptor, p *readPipe) error {
-	zr, err := decompress(blob, want.MediaType)
+func unpack(blob *verifier, want Descriptor, p *readPipe, wide chan struct{}) error {
+	br := bufio.NewReaderSize(blob, readBuffer)
+	if wide != nil && wideWindow(br) {
+		select {
+		case wide <- struct{}{}:
+			defer func() { <-wide }()
+		case <-p.ctx.Done():
+			return context.Cause(p.ctx)
+		}
+	}
+	zr, err := decompress(br, want.MediaType)
 	if err != nil {
 		return err
 	}
@@ -87,7 +100,7 @@ func unpack(blob *verifier, want Descriptor, p *readPipe) error {
 	if err := p.fill(zr); err != nil {
 		return err
 	}
-	_, err = io.Copy(io.Discard, blob)
+	_, err = io.Copy(io.Discard, br)
 	return err
 }
 
