@@ -14,6 +14,7 @@ func TestPrivilege(t *testing.T) {
 		run  func(*testing.T, *fixture)
 	}{
 		{"Small", testSmall},
+		{"Mounts", testMounts},
 		{"ExitCode", testExitCode},
 		{"Stop", testStop},
 		{"Credentials", testCredentials},
