@@ -85,6 +85,7 @@ func (w *writer) directory(n *node, p string) error {
 		if err := w.child(n.children[name], join(p, name)); err != nil {
 			return err
 		}
+		delete(n.children, name) // it is written, and may be one of millions
 	}
 	return nil
 }
