@@ -13,6 +13,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/klauspost/compress/zstd"
+
 	"hako/internal/build"
 	"hako/internal/event"
 )
@@ -41,7 +43,7 @@ func (e *everything) Emit(ev event.Event) {
 }
 
 // TestASecretIsNowhere looks for the bytes of secrets in every layer, the configuration, the manifest, the log, the plan,
-// printed requests and the work directory.
+// printed requests, the work directory and the cache.
 func TestASecretIsNowhere(t *testing.T) {
 	t.Parallel()
 	for _, engine := range []string{"sentry", "native"} {
@@ -57,6 +59,8 @@ func TestASecretIsNowhere(t *testing.T) {
 			req.Sandbox = engine
 			req.Secrets = []build.Secret{{ID: "s", Path: file}, {ID: "v", Value: build.SecretValue(inVariable)}}
 			req.Outputs.OCILayoutPath = filepath.Join(t.TempDir(), "layout")
+			store := t.TempDir()
+			req.Cache = build.Cache{Enabled: true, Repository: "oci:" + store, Copies: true}
 			var said everything
 			if err := w.build(t.Context(), req, &said); err != nil {
 				if engine == "native" && os.Getenv("HAKO_CI") == "" && strings.Contains(err.Error(), "native") {
@@ -79,6 +83,10 @@ func TestASecretIsNowhere(t *testing.T) {
 			if len(places) < 8 {
 				t.Errorf("only %d places: the layout must be among them", len(places))
 			}
+			collectFiles(t, places, store)
+			if len(places) < 20 {
+				t.Errorf("only %d places: records, layers and listings of the cache must be among them", len(places))
+			}
 			for name, text := range places {
 				if strings.Contains(text, inFile) || strings.Contains(text, inVariable) {
 					t.Errorf("a secret is in %s", name)
@@ -91,7 +99,12 @@ func TestASecretIsNowhere(t *testing.T) {
 // collectFiles adds the content of all files below dir to places, unpacked where it is compressed.
 func collectFiles(t *testing.T, places map[string]string, dir string) {
 	t.Helper()
-	err := filepath.WalkDir(dir, func(p string, d os.DirEntry, err error) error {
+	unzstd, err := zstd.NewReader(nil, zstd.WithDecoderConcurrency(1))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer unzstd.Close()
+	err = filepath.WalkDir(dir, func(p string, d os.DirEntry, err error) error {
 		if err != nil || !d.Type().IsRegular() {
 			return err
 		}
@@ -105,6 +118,9 @@ func collectFiles(t *testing.T, places map[string]string, dir string) {
 			if err != nil {
 				return err
 			}
+			places[p] += string(plain)
+		}
+		if plain, err := unzstd.DecodeAll(data, nil); err == nil {
 			places[p] += string(plain)
 		}
 		return nil
