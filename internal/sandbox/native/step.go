@@ -178,7 +178,11 @@ func raiseLoopback() error {
 		return fmt.Errorf("name lo: %w", err)
 	}
 	ifr.SetUint16(unix.IFF_UP)
-	if err := unix.IoctlIfreq(fd, unix.SIOCSIFFLAGS, ifr); err != nil {
+	err = unix.IoctlIfreq(fd, unix.SIOCSIFFLAGS, ifr)
+	if errors.Is(err, unix.EPERM) {
+		return &sandbox.UnsupportedError{What: "a network of the step's own cannot be used without CAP_NET_ADMIN"}
+	}
+	if err != nil {
 		return fmt.Errorf("raise lo: %w", err)
 	}
 	return nil
