@@ -457,7 +457,14 @@ RUN --mount=type=bind,source=a,target=/a ["/prog", "write", "/two", "y"]
 		{"an argument that RUN can see, and the same result", func() { b.request.BuildArgs = map[string]string{"V": "2"} }, []string{"a/3"}},
 		{"a mounted file", func() { b.file(t, "a", "2") }, []string{"stage-1/2"}},
 		{"an unmounted file", func() { b.file(t, "b", "2") }, nil},
-		{"a proxy", func() { b.request.BuildArgs = map[string]string{"V": "2", "HTTP_PROXY": "http://p"} }, nil},
+		{"what a cache mount starts with", func() {
+			b.file(t, "Dockerfile", strings.Replace(dockerfile, "--mount=type=bind", "--mount=type=cache,from=a,target=/c --mount=type=bind", 1))
+		}, []string{"stage-1/2"}},
+		{"what a cache mount starts with, again", func() { b.request.BuildArgs = map[string]string{"V": "3"}; b.file(t, "prog2", "") }, []string{"a/3"}},
+		{"what is in the stage of a cache mount", func() {
+			b.file(t, "Dockerfile", strings.Replace(b.text(t), "ARG V=1", "ARG V=1\nCOPY b /b", 1))
+		}, []string{"a/3", "a/4", "stage-1/2"}},
+		{"a proxy", func() { b.request.BuildArgs = map[string]string{"V": "3", "HTTP_PROXY": "http://p"} }, nil},
 	} {
 		c.change()
 		_, log := b.build(t, true)

@@ -8,7 +8,6 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"hako/internal/event"
-	"hako/internal/filecopy"
 	"hako/internal/plan"
 )
 
@@ -70,13 +69,13 @@ func (s *solver) consult(ctx context.Context) error {
 // contextDigests identifies what op reads of places that are no stage and no image, in the order of reads. It is nil if they
 // cannot be read: the step itself will say why.
 func (s *solver) contextDigests(ctx context.Context, op plan.Op) []string {
-	from := reads(op)
-	out := make([]string, len(from))
-	for i, f := range from {
-		if f.Stage != nil || f.Image != nil {
+	all := reads(op)
+	out := make([]string, len(all))
+	for i, r := range all {
+		if r.from.Stage != nil || r.from.Image != nil {
 			continue
 		}
-		id, err := s.digestFrom(ctx, op, i)
+		id, err := s.digestOf(ctx, op, r)
 		if err != nil {
 			return nil
 		}
@@ -92,14 +91,14 @@ func (s *solver) keysOf(ctx context.Context, sh *shared, cur *state) (keys, erro
 	for _, f := range []framed{inputs, exact} {
 		f.add(sh.operation, cur.content)
 	}
-	for i, from := range reads(sh.step.Op) {
+	for _, r := range reads(sh.step.Op) {
 		whole := ""
-		if st, err := s.stateOf(ctx, from); err != nil {
+		if st, err := s.stateOf(ctx, r.from); err != nil {
 			return k, err
 		} else if st != nil {
 			whole = st.content
 		}
-		part, err := s.digestFrom(ctx, sh.step.Op, i)
+		part, err := s.digestOf(ctx, sh.step.Op, r)
 		if err != nil {
 			return k, err
 		}
@@ -178,11 +177,6 @@ func (s *solver) contentsOf(ctx context.Context, f plan.From) (*contents, error)
 		s.contents[f] = c
 	}
 	return c, nil
-}
-
-// find is the literal path that at means in f.
-func (s *solver) find(c *contents, f plan.From, at string) (string, error) {
-	return filecopy.Find(c.Tree, f.String(), at)
 }
 
 // contentID identifies what a state of these layers holds.

@@ -2,11 +2,11 @@ package solve
 
 import (
 	"context"
-	"fmt"
 	"reflect"
 	"slices"
 	"strings"
 
+	"hako/internal/filecopy"
 	"hako/internal/image"
 	"hako/internal/plan"
 )
@@ -19,23 +19,35 @@ const keyVersion = "hako step 1"
 // of a stage or image that is copied from, only what is copied. Equal inputs or exact keys mean an equal result; a definition
 // only says where a record of one may be found.
 
-// reads are the places that op reads besides the stage it belongs to, in order.
-func reads(op plan.Op) []plan.From {
-	var out []plan.From
+// read is a place that an operation reads besides the stage that it belongs to.
+type read struct {
+	from plan.From
+	// path is what is read of it, with everything below; empty if it is what a COPY takes.
+	path string
+}
+
+// reads are the places that op reads, in order. They are those of plan.Step.Reads.
+func reads(op plan.Op) []read {
+	var out []read
 	switch op := op.(type) {
 	case *plan.Copy:
 		if len(op.Paths) > len(op.Fetched) || slices.Contains(op.Fetched, nil) {
-			out = append(out, op.From)
+			out = append(out, read{from: op.From})
 		}
 		for _, f := range op.Fetched {
 			if f != nil {
-				out = append(out, plan.From{Source: f})
+				out = append(out, read{plan.From{Source: f}, "/"})
 			}
 		}
 	case *plan.Run:
 		for _, m := range op.Mounts {
-			if src, ok := m.Source.(*plan.BindMount); ok {
-				out = append(out, src.From)
+			switch src := m.Source.(type) {
+			case *plan.BindMount:
+				out = append(out, read{src.From, src.Path})
+			case *plan.CacheMount:
+				if src.From != nil {
+					out = append(out, read{*src.From, src.Path})
+				}
 			}
 		}
 	}
@@ -65,34 +77,18 @@ func withoutProxies(env, declared []string) []string {
 	})
 }
 
-// digestFrom identifies what op reads of the n-th of its reads. Files are read unless the tree knows their digests.
-func (s *solver) digestFrom(ctx context.Context, op plan.Op, n int) (string, error) {
-	from := reads(op)[n]
-	c, err := s.contentsOf(ctx, from)
+// digestOf identifies what op reads at r. Files are read unless the tree knows their digests.
+func (s *solver) digestOf(ctx context.Context, op plan.Op, r read) (string, error) {
+	c, err := s.contentsOf(ctx, r.from)
 	if err != nil {
 		return "", err
 	}
-	switch op := op.(type) {
-	case *plan.Copy:
-		if from.Source != nil && len(op.Fetched) > 0 {
-			return below(ctx, c, ".")
-		}
-		return copied(ctx, op, c, from == (plan.From{}))
-	case *plan.Run:
-		at, seen := "/", 0
-		for _, m := range op.Mounts {
-			if src, ok := m.Source.(*plan.BindMount); ok {
-				if seen == n {
-					at = src.Path
-				}
-				seen++
-			}
-		}
-		literal, err := s.find(c, from, at)
-		if err != nil {
-			return "", err
-		}
-		return below(ctx, c, literal)
+	if cp, ok := op.(*plan.Copy); ok && r.path == "" {
+		return copied(ctx, cp, c, r.from == (plan.From{}))
 	}
-	return "", fmt.Errorf("%T reads nothing", op)
+	literal, err := filecopy.Find(c.Tree, r.from.String(), r.path)
+	if err != nil {
+		return "", err
+	}
+	return below(ctx, c, literal)
 }

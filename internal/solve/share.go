@@ -256,16 +256,16 @@ func (h *share) definitions(contexts [][]string) []string {
 func (h *share) definition(s *shared, known map[int]string, contexts []string) string {
 	f := newFramed(keyVersion + " definition")
 	parts := []string{s.operation, known[s.below]}
-	from := reads(s.step.Op)
-	if len(contexts) != len(from) {
+	all := reads(s.step.Op)
+	if len(contexts) != len(all) {
 		return ""
 	}
-	for i, r := range from {
+	for i, r := range all {
 		switch {
-		case r.Stage != nil:
-			parts = append(parts, known[h.final[r.Stage]])
-		case r.Image != nil:
-			parts = append(parts, imageDefinition(r.Image))
+		case r.from.Stage != nil:
+			parts = append(parts, known[h.final[r.from.Stage]])
+		case r.from.Image != nil:
+			parts = append(parts, imageDefinition(r.from.Image))
 		default:
 			parts = append(parts, contexts[i])
 		}
