@@ -192,6 +192,10 @@ func (f *fixture) buildOnMachine(t *testing.T, l level, j job) (outcome, error) 
 		const script = `mount --bind "$0" "$0" && mount -o remount,bind,ro / && exec "$@"`
 		args = []string{"unshare", "--mount", "sh", "-c", script, work}
 	}
+	before := filepath.Join(f.newDir(t), "before")
+	if err := os.WriteFile(before, nil, 0o600); err != nil {
+		return outcome{}, err
+	}
 	args = append(args, bin, "build", "--context", "dir://"+j.context, "--destination", j.destination, "--insecure", "--insecure-pull")
 	r, err := lab.Run(t.Context(), lab.Command{Args: append(args, j.args...), Dir: "/", Env: env})
 	if err != nil {
@@ -199,8 +203,8 @@ func (f *fixture) buildOnMachine(t *testing.T, l level, j job) (outcome, error) 
 	}
 	out := outcome{Result: r, left: list(t, work)}
 	if l.uid != 0 {
-		// The directories of the tests are not searched: volumes of earlier builds are among them.
-		find := []string{"find", "/", "-xdev", "-path", f.dir, "-prune", "-o", "-path", j.context, "-prune", "-o", "-uid", strconv.Itoa(l.uid), "-print"}
+		// What is older is another's. The directories of the tests are not searched: this build's work directory is among them.
+		find := []string{"find", "/", "-xdev", "-path", f.dir, "-prune", "-o", "-path", j.context, "-prune", "-o", "-uid", strconv.Itoa(l.uid), "-cnewer", before, "-print"}
 		found, err := lab.Run(t.Context(), lab.Command{Args: find})
 		if err != nil {
 			return out, err
