@@ -40,7 +40,7 @@ func reports() map[string]report.Report {
 	}
 	return map[string]report.Report{
 		"nothing":  base,
-		"one":      with("/work/sub dir/Dockerfile", warnings[:1], nil),
+		"one":      with("/src/sub dir/Dockerfile", warnings[:1], nil),
 		"many":     with("sub dir/Dockerfile", warnings, nil),
 		"failure":  with("/elsewhere/Dockerfile", nil, failure),
 		"both":     with("../Dockerfile", warnings[:1], failure),

@@ -63,6 +63,12 @@ func cacheCases() cases {
 			}
 			wg.Wait()
 		},
+	}
+}
+
+// sharedCacheCases are about caches beside other files and caches.
+func sharedCacheCases() cases {
+	return cases{
 		"cache below a cache": func(t *testing.T, b *bed) {
 			outer, inner := cache(t), cache(t)
 			inner.ID += "/inner"

@@ -202,6 +202,12 @@ func targetCases() cases {
 			wantOut(t, r, "/work/dir\ntwo\n")
 			r.want(t, mounted()...)
 		},
+	}
+}
+
+// badTargetCases are about places where nothing can be mounted.
+func badTargetCases() cases {
+	return cases{
 		"directory on a file": func(t *testing.T, b *bed) {
 			b.mounted(t, one("/data/a", &sandbox.Tmpfs{}), "echo").refused(t, "not a directory")
 		},
