@@ -32,7 +32,7 @@ func reports() map[string]report.Report {
 		{Rule: "InvalidBaseImagePlatform", Description: "Base image platform does not match expected target platform", Message: "Base image x …", Span: diag.Span{File: "sub dir/Dockerfile"}},
 	}
 	failure := &diag.Error{What: "FROM x", Cause: errors.New("not found"), Span: at(1, "FROM x AS A"), Hint: "Did you mean y?"}
-	base := report.Report{Name: "sub dir/Dockerfile", Text: []byte(text), Version: "v1.2.3", Dir: "/work"}
+	base := report.Report{Name: "sub dir/Dockerfile", Text: []byte(text), Version: "v1.2.3", Dir: "/src"}
 	with := func(name string, w []plan.Warning, err error) report.Report {
 		r := base
 		r.Name, r.Warnings, r.Err = name, w, err
