@@ -179,7 +179,12 @@ func TestDamagedDirectory(t *testing.T) {
 		damage func(t *testing.T, dir string)
 		fails  bool
 	}{
-		"no layer":        {func(t *testing.T, dir string) { removeBlob(t, dir, digest.FromString("the layer")) }, false},
+		"no layer": {func(t *testing.T, dir string) { removeBlob(t, dir, digest.FromString("the layer")) }, false},
+		"damaged layer": {func(t *testing.T, dir string) {
+			if err := os.WriteFile(filepath.Join(dir, "sha256", digest.FromString("the layer").Encoded()), []byte("the lAyer"), 0o644); err != nil {
+				t.Fatal(err)
+			}
+		}, false},
 		"empty file":      {func(t *testing.T, dir string) { write(t, dir, "") }, true},
 		"no JSON":         {func(t *testing.T, dir string) { write(t, dir, "{") }, true},
 		"another version": {func(t *testing.T, dir string) { write(t, dir, `{"version":2}`) }, true},
@@ -205,6 +210,10 @@ func TestDamagedDirectory(t *testing.T) {
 			f, err := s.Get(t.Context(), key("1"))
 			if f != nil || (err != nil) != c.fails {
 				t.Errorf("%v, %v", f, err)
+			}
+			put(t, s) // mends it
+			if f, err := s.Get(t.Context(), key("1")); f == nil || err != nil {
+				t.Errorf("after it was put again: %v, %v", f, err)
 			}
 		})
 	}

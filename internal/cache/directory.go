@@ -49,7 +49,7 @@ func (d *Directory) Close() error { return d.blobs.Close() }
 
 func (d *Directory) record(k Key) string { return filepath.Join(d.path, "records", string(k)+".json") }
 
-// Get implements [Store]. A record whose blobs are gone is none.
+// Get implements [Store]. A record whose blobs are gone or damaged is none.
 func (d *Directory) Get(_ context.Context, key Key) (*Found, error) {
 	if err := key.Validate(); err != nil {
 		return nil, err
@@ -74,7 +74,7 @@ func (d *Directory) Get(_ context.Context, key Key) (*Found, error) {
 		return nil, fmt.Errorf("the record %s is of another step", key)
 	}
 	for _, b := range rec.blobs() {
-		if !d.blobs.Has(b.Digest) {
+		if !d.intact(b.Digest) {
 			return nil, nil
 		}
 	}
@@ -110,9 +110,23 @@ func (d *Directory) Put(ctx context.Context, rec *Record, l *Listing, open func(
 	return nil
 }
 
+// intact says whether a blob is there and has its digest: a disk may have failed, or a volume been filled by others.
+func (d *Directory) intact(id digest.Digest) bool {
+	if !d.blobs.Has(id) {
+		return false
+	}
+	b, err := d.blobs.Open(id)
+	if err != nil {
+		return false
+	}
+	got, err := id.Algorithm().FromReader(b)
+	_ = b.Close() // only read
+	return err == nil && got == id
+}
+
 // add stores a blob unless it is there.
 func (d *Directory) add(ctx context.Context, id digest.Digest, open func(ctx context.Context) (io.ReadCloser, error)) (err error) {
-	if d.blobs.Has(id) {
+	if d.intact(id) {
 		return nil
 	}
 	rc, err := open(ctx)
