@@ -110,7 +110,7 @@ func (b *blobReader) elsewhere(c call, missing error) (*http.Response, error) {
 		if err != nil || parsed.Scheme != "https" || parsed.User != nil || isPrivateHost(parsed.Host) {
 			continue
 		}
-		s := &session{client: &http.Client{Transport: b.repo.client.stacks[Pull], CheckRedirect: b.repo.checkRedirect}}
+		s := &session{client: &http.Client{Transport: b.repo.client.stacks[stackKey{access: Pull}], CheckRedirect: b.repo.checkRedirect}}
 		c.url = u
 		if resp, err := s.send(b.ctx, c); err == nil {
 			return resp, nil
@@ -204,7 +204,7 @@ func (b *blobReader) reconnect() error {
 		b.mark, b.tries = b.offset, 0
 	}
 	for {
-		if b.tries++; b.tries > maxResumes {
+		if b.tries++; b.tries > b.repo.tries(maxResumes) {
 			return fmt.Errorf("the connection is cut again and again, last after %d of %d bytes: %w", b.offset, b.want.Size, io.ErrUnexpectedEOF)
 		}
 		if err := web.Sleep(b.ctx, b.pause()); err != nil {

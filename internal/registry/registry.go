@@ -24,6 +24,7 @@ import (
 const (
 	defaultIdleTimeout = 60 * time.Second
 	defaultRetryDelay  = time.Second
+	defaultPatience    = 10 * time.Second
 	defaultTransfers   = 6
 	manifestLimit      = 4 << 20 // 4 MiB: what OCI distribution-spec asks registries to accept
 	configLimit        = 16 << 20
@@ -63,6 +64,8 @@ type Options struct {
 	RetryDelay time.Duration
 	// IdleTimeout ends a transfer in which nothing moves; zero means a minute.
 	IdleTimeout time.Duration
+	// Patience is what IdleTimeout is for repositories that are not waited for, see Hurry; zero means ten seconds.
+	Patience time.Duration
 	// Transfers is how many blobs are moved at once from or to one host; zero means six.
 	Transfers int
 }
@@ -80,10 +83,11 @@ const (
 type Client struct {
 	options  Options
 	keychain *keychain
-	stacks   map[Access]http.RoundTripper // immutable
-	idle     []*http.Transport            // immutable; what Close closes
+	stacks   map[stackKey]http.RoundTripper // immutable
+	idle     []*http.Transport              // immutable; what Close closes
 
-	mu    sync.Mutex // guards repos and slots
+	mu    sync.Mutex // guards what follows
+	hurry map[string]bool
 	repos map[repositoryKey]*Repository
 	slots map[slotKey]chan struct{}
 }
@@ -108,6 +112,7 @@ func New(o Options) (*Client, error) {
 	}
 	o.RetryDelay = positive(o.RetryDelay, defaultRetryDelay)
 	o.IdleTimeout = positive(o.IdleTimeout, defaultIdleTimeout)
+	o.Patience = positive(o.Patience, defaultPatience)
 	o.Transfers = positive(o.Transfers, defaultTransfers)
 	keys, err := newKeychain(&o)
 	if err != nil {
@@ -118,6 +123,7 @@ func New(o Options) (*Client, error) {
 		keychain: keys,
 		repos:    map[repositoryKey]*Repository{},
 		slots:    map[slotKey]chan struct{}{},
+		hurry:    map[string]bool{},
 	}
 	c.stacks, c.idle, err = newStacks(&o)
 	if err != nil {
@@ -140,6 +146,14 @@ func (c *Client) Close() {
 	}
 }
 
+// Hurry makes repo one that is not waited for: what it is asked fails after Options.Patience without an answer, and is hardly
+// tried again. It has to be called before the repository is first used.
+func (c *Client) Hurry(repo name.Repository) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.hurry[repo.Name()] = true
+}
+
 // Repository returns the repository for that access. The same Repository is returned each time,
 // so that tokens are asked for once.
 func (c *Client) Repository(repo name.Repository, access Access) *Repository {
@@ -153,6 +167,7 @@ func (c *Client) Repository(repo name.Repository, access Access) *Repository {
 		client: c,
 		repo:   c.withScheme(repo, access),
 		access: access,
+		stack:  stackKey{access, c.hurry[key.name]},
 		slots:  c.slotsLocked(slotKey{repo.RegistryStr(), access}),
 		mounts: map[string]*session{},
 	}
@@ -206,6 +221,7 @@ type Repository struct {
 	client *Client
 	repo   name.Repository
 	access Access
+	stack  stackKey
 	slots  chan struct{}
 	// current is the index of the credentials that worked last.
 	current atomic.Int32

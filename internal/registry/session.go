@@ -201,7 +201,7 @@ func (r *Repository) scope() string {
 func (r *Repository) authenticate(ctx context.Context, auth authn.Authenticator, scopes ...string) (*http.Client, error) {
 	ctx, cancel := context.WithTimeout(ctx, smallTimeout)
 	defer cancel()
-	rt, err := transport.NewWithContext(ctx, r.repo.Registry, auth, r.client.stacks[r.access], scopes)
+	rt, err := transport.NewWithContext(ctx, r.repo.Registry, auth, r.client.stacks[r.stack], scopes)
 	if err != nil {
 		return nil, cleanHandshake(err)
 	}

@@ -14,20 +14,37 @@ const maxHeaderBytes = 1 << 20
 
 // newStacks builds the round trippers below authentication: TLS choice, idle timeouts, retries.
 // It also returns the transports that they own.
-func newStacks(o *Options) (map[Access]http.RoundTripper, []*http.Transport, error) {
+func newStacks(o *Options) (map[stackKey]http.RoundTripper, []*http.Transport, error) {
 	verified, unverified, owned, err := newTransports(o)
 	if err != nil {
 		return nil, nil, err
 	}
-	stack := func(skipAll bool) http.RoundTripper {
-		var rt http.RoundTripper = &tlsChoice{verified: verified, unverified: unverified, all: skipAll, hosts: o.SkipTLSVerifyRegistries}
-		rt = &web.Guard{Inner: firstContact{rt}, Idle: o.IdleTimeout, UserAgent: o.UserAgent}
-		return &web.Retrier{Inner: rt, Delay: o.RetryDelay, Events: o.Events, Redact: redactURL}
+	stacks := map[stackKey]http.RoundTripper{}
+	for access, skipAll := range map[Access]bool{Pull: o.SkipTLSVerify || o.SkipTLSVerifyPull, Push: o.SkipTLSVerify} {
+		for _, hurried := range []bool{false, true} {
+			guard := &web.Guard{Idle: o.IdleTimeout, UserAgent: o.UserAgent}
+			retrier := &web.Retrier{Inner: guard, Delay: o.RetryDelay, Events: o.Events, Redact: redactURL}
+			if hurried {
+				guard.Idle, guard.Commit = min(o.Patience, o.IdleTimeout), hurriedCommit*o.Patience
+				retrier.Tries, retrier.MaxPause = hurriedTries, o.Patience
+			}
+			guard.Inner = firstContact{&tlsChoice{verified: verified, unverified: unverified, all: skipAll, hosts: o.SkipTLSVerifyRegistries}}
+			stacks[stackKey{access, hurried}] = retrier
+		}
 	}
-	return map[Access]http.RoundTripper{
-		Pull: stack(o.SkipTLSVerify || o.SkipTLSVerifyPull),
-		Push: stack(o.SkipTLSVerify),
-	}, owned, nil
+	return stacks, owned, nil
+}
+
+// Limits for repositories that are not waited for, see [Client.Hurry].
+const (
+	hurriedTries  = 2
+	hurriedCommit = 3 // times Options.Patience
+)
+
+// stackKey says what a stack of round trippers is for.
+type stackKey struct {
+	access  Access
+	hurried bool
 }
 
 func newTransports(o *Options) (verified, unverified http.RoundTripper, owned []*http.Transport, err error) {

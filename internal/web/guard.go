@@ -1,6 +1,7 @@
 package web
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"io"
@@ -17,9 +18,10 @@ const commitFactor = 10
 // we wait for the network: a slow reader of a body, or a slow source of one, is not the server's fault.
 type Guard struct {
 	Inner http.RoundTripper
-	// Idle is how long nothing may move.
-	Idle      time.Duration
-	UserAgent string
+	// Idle is how long nothing may move. Commit is how long a server may think about a request that changes something; zero
+	// means commitFactor times Idle.
+	Idle, Commit time.Duration
+	UserAgent    string
 }
 
 // idleError is why a request was ended. It is a net.Error.
@@ -53,7 +55,7 @@ func (g *Guard) watchBody(req *http.Request, w *watchdog) {
 	if req.Body == nil || req.Body == http.NoBody {
 		return
 	}
-	req.Body = &guardedRequest{ReadCloser: req.Body, w: w, idle: g.Idle}
+	req.Body = &guardedRequest{ReadCloser: req.Body, w: w, idle: g.Idle, commit: g.commit()}
 	reopen := req.GetBody
 	if reopen == nil {
 		return
@@ -63,7 +65,7 @@ func (g *Guard) watchBody(req *http.Request, w *watchdog) {
 		if err != nil {
 			return nil, err
 		}
-		return &guardedRequest{ReadCloser: body, w: w, idle: g.Idle}, nil
+		return &guardedRequest{ReadCloser: body, w: w, idle: g.Idle, commit: g.commit()}, nil
 	}
 }
 
@@ -72,8 +74,10 @@ func (g *Guard) patience(method string) time.Duration {
 	if method == http.MethodGet || method == http.MethodHead {
 		return g.Idle
 	}
-	return commitFactor * g.Idle
+	return g.commit()
 }
+
+func (g *Guard) commit() time.Duration { return cmp.Or(g.Commit, commitFactor*g.Idle) }
 
 // idleCause is the watchdog's error if it ended the context, else err.
 func idleCause(ctx context.Context, err error) error {
@@ -137,15 +141,15 @@ func (w *watchdog) whileSending(after time.Duration) {
 // guardedRequest runs the clock between reads: that is when the network has the data.
 type guardedRequest struct {
 	io.ReadCloser
-	w    *watchdog
-	idle time.Duration
+	w            *watchdog
+	idle, commit time.Duration
 }
 
 func (r *guardedRequest) Read(p []byte) (int, error) {
 	r.w.whileSending(0)
 	n, err := r.ReadCloser.Read(p)
 	if err != nil {
-		r.w.whileSending(commitFactor * r.idle)
+		r.w.whileSending(r.commit)
 	} else {
 		r.w.whileSending(r.idle)
 	}

@@ -1,6 +1,7 @@
 package web
 
 import (
+	"cmp"
 	"context"
 	"crypto/tls"
 	"crypto/x509"
@@ -36,6 +37,10 @@ type Retrier struct {
 	Events event.Sink
 	// Redact says what may be said of a URL.
 	Redact func(*url.URL) string
+	// Tries is how often something is tried in all, and MaxPause the longest pause that a server can ask for;
+	// zero means MaxTries and MaxRetryAfter.
+	Tries    int
+	MaxPause time.Duration
 }
 
 // RoundTrip implements http.RoundTripper.
@@ -47,7 +52,7 @@ func (r *Retrier) RoundTrip(req *http.Request) (*http.Response, error) {
 		}
 		resp, err := r.Inner.RoundTrip(fresh)
 		pause, again := r.again(req, resp, err)
-		if !again || try == MaxTries {
+		if !again || try >= cmp.Or(r.Tries, MaxTries) {
 			return resp, err
 		}
 		pause = max(pause, r.Delay<<(try-1))
@@ -92,7 +97,7 @@ func (r *Retrier) again(req *http.Request, resp *http.Response, err error) (time
 		return 0, false
 	}
 	pause := RetryAfter(resp.Header.Get("Retry-After"), time.Now())
-	return pause, pause <= MaxRetryAfter
+	return pause, pause <= cmp.Or(r.MaxPause, MaxRetryAfter)
 }
 
 func (r *Retrier) outcome(resp *http.Response, err error) string {
