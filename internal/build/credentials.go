@@ -47,7 +47,7 @@ func prefixed(prefix, value string) string {
 // then .netrc. Those that are for no server in particular go to that of the repository which was named, not to those of
 // submodules and redirects.
 func (l *logins) forGit(_ context.Context, u, named *url.URL) (string, error) {
-	same := origin(u) == origin(named)
+	same := web.SameOrigin(u, named)
 	for _, s := range []struct {
 		name  string
 		token bool
@@ -70,7 +70,7 @@ func (l *logins) forGit(_ context.Context, u, named *url.URL) (string, error) {
 			return value, nil
 		}
 	}
-	if l.trusted[origin(u)] {
+	if l.trusted[web.Origin(u)] {
 		if login := l.environment(); login != (web.Login{}) {
 			return login.Authorization(), nil
 		}
@@ -122,19 +122,11 @@ func (l *logins) netrc(u *url.URL) (string, error) {
 	return web.FindLogin(string(text), u.Hostname()).Authorization(), nil
 }
 
-// origin is a server and how it is reached.
-func origin(u *url.URL) string {
-	if u == nil {
-		return ""
-	}
-	return strings.ToLower(u.Scheme + "://" + u.Host)
-}
-
 // trust notes the servers among places that the user named.
 func (l *logins) trust(places ...string) {
 	for _, p := range places {
 		if u, err := url.Parse(p); err == nil && u.Host != "" {
-			l.trusted[origin(u)] = true
+			l.trusted[web.Origin(u)] = true
 		}
 	}
 }

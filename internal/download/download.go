@@ -156,8 +156,8 @@ var (
 	errOtherScheme   = errors.New("it redirects to something that is not http")
 )
 
-// checkRedirect bounds redirects and keeps us on https, unless the content is known beforehand. net/http itself drops
-// the Authorization header on the way to another host.
+// checkRedirect bounds redirects and keeps us on https, unless the content is known beforehand. What one server is told of
+// who we are is not told to another: net/http would tell it to other ports and to names below.
 func (c *Client) checkRedirect(req *http.Request, via []*http.Request) error {
 	if len(via) >= maxRedirects {
 		return errManyRedirects
@@ -165,13 +165,15 @@ func (c *Client) checkRedirect(req *http.Request, via []*http.Request) error {
 	if req.URL.Scheme != "http" && req.URL.Scheme != "https" {
 		return errOtherScheme
 	}
+	if !web.SameOrigin(req.URL, via[0].URL) {
+		req.Header.Del("Authorization")
+	}
 	if req.URL.Scheme == "https" || via[len(via)-1].URL.Scheme == "http" {
 		return nil
 	}
 	if req.Context().Value(pinnedKey{}) == nil {
 		return errDowngrade
 	}
-	req.Header.Del("Authorization")
 	c.options.Events.Emit(event.Warning{Message: fmt.Sprintf("%s redirects from https to http: %s", redact(via[0].URL), redact(req.URL))})
 	return nil
 }

@@ -22,6 +22,9 @@ type Request struct {
 	Filter string
 }
 
+// maxShallow bounds how many commits without parents a pack may have.
+const maxShallow = 1_000_000
+
 // ErrRefused says that the server does not give out an object by its id.
 var ErrRefused = errors.New("the server does not give out this object by its id")
 
@@ -98,7 +101,8 @@ func (s *Session) fetchV2(ctx context.Context, r Request) (*Fetched, error) {
 	}
 	p := newPacketReader(body)
 	out := &Fetched{}
-	for {
+	const sections = 100 // gitprotocol-v2(5) knows four
+	for range sections {
 		kind, line, err := p.line()
 		if err == nil && kind != dataPacket {
 			err = errPacket
@@ -114,6 +118,7 @@ func (s *Session) fetchV2(ctx context.Context, r Request) (*Fetched, error) {
 			return nil, errors.Join(early(err), body.Close())
 		}
 	}
+	return nil, errors.Join(errEndless, body.Close())
 }
 
 // section reads a part of the answer that is not the pack (gitprotocol-v2(5), fetch).
@@ -143,8 +148,11 @@ func (s *Session) section(p *packetReader, name string, out *Fetched) error {
 func (f *Fetched) shallow(format gitpack.Format, line string) error {
 	word, text, _ := strings.Cut(line, " ")
 	id, err := gitpack.ParseID(format, text)
-	if err != nil || len(f.Shallow) > maxRefs {
+	switch {
+	case err != nil:
 		return errPacket
+	case len(f.Shallow) >= maxShallow:
+		return errEndless
 	}
 	if word == "shallow" {
 		f.Shallow = append(f.Shallow, id)

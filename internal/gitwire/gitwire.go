@@ -24,9 +24,7 @@ import (
 const (
 	defaultIdle  = 60 * time.Second
 	defaultDelay = time.Second
-	// maxRefs bounds how many references are read; maxRefBytes bounds what is kept of them.
-	maxRefs     = 10_000_000
-	maxRefBytes = 64 << 20 // 64 MiB
+	maxRefBytes  = 64 << 20 // 64 MiB: what is kept of references
 )
 
 // Options says how servers are reached.
@@ -77,7 +75,7 @@ func New(o Options) *Client {
 	}
 	rt = &web.Guard{Inner: rt, Idle: o.IdleTimeout, UserAgent: "git/" + strings.ReplaceAll(o.UserAgent, " ", "-")}
 	rt = &web.Retrier{Inner: rt, Delay: o.RetryDelay, Events: o.Events, Redact: redact}
-	c.http = &http.Client{Transport: rt, CheckRedirect: checkRedirect}
+	c.http = &http.Client{Transport: rt, CheckRedirect: c.checkRedirect}
 	return c
 }
 

@@ -47,8 +47,12 @@ var (
 	errNoRedirect = errors.New("it redirects elsewhere in the middle of a conversation")
 )
 
-// checkRedirect lets only the first request be redirected, as git does, and keeps it on https.
-func checkRedirect(req *http.Request, via []*http.Request) error {
+// namedKey marks the context of a request with the repository that somebody asked for.
+type namedKey struct{}
+
+// checkRedirect lets only the first request be redirected, as git does, and keeps it on https. What one server is told of
+// who we are is not told to another, not even to one with a name below the first one's, as net/http would.
+func (c *Client) checkRedirect(req *http.Request, via []*http.Request) error {
 	switch {
 	case via[0].Method != http.MethodGet:
 		return errNoRedirect
@@ -59,7 +63,31 @@ func checkRedirect(req *http.Request, via []*http.Request) error {
 	case via[len(via)-1].URL.Scheme == "https" && req.URL.Scheme == "http":
 		return errDowngrade
 	}
-	return nil
+	first := via[0].URL
+	if web.SameOrigin(req.URL, first) {
+		if req.URL.User == nil {
+			req.URL.User = first.User
+		}
+		return nil
+	}
+	req.Header.Del("Authorization")
+	named, _ := req.Context().Value(namedKey{}).(*url.URL)
+	_, err := c.authorize(req, named)
+	return err
+}
+
+// authorize adds the login that we have for the request's server, and says whether there is one.
+func (c *Client) authorize(req *http.Request, named *url.URL) (bool, error) {
+	get := c.options.Credentials
+	if req.URL.User != nil || get == nil {
+		return req.URL.User != nil, nil
+	}
+	value, err := get(req.Context(), req.URL, named)
+	if err != nil || value == "" {
+		return false, err
+	}
+	req.Header.Set("Authorization", value)
+	return true, nil
 }
 
 const infoRefs = "/info/refs"
@@ -69,11 +97,11 @@ func (l *httpLink) advertisement(ctx context.Context) (io.ReadCloser, error) {
 	u.Path = strings.TrimSuffix(u.Path, "/") + infoRefs
 	u.RawPath = ""
 	u.RawQuery = "service=git-upload-pack"
-	req, err := http.NewRequestWithContext(ctx, http.MethodGet, u.String(), nil)
+	req, err := http.NewRequestWithContext(context.WithValue(ctx, namedKey{}, l.named), http.MethodGet, u.String(), nil)
 	if err != nil {
 		return nil, err
 	}
-	resp, err := l.do(ctx, req)
+	resp, err := l.do(req)
 	if err != nil {
 		return nil, err
 	}
@@ -88,16 +116,11 @@ func (l *httpLink) advertisement(ctx context.Context) (io.ReadCloser, error) {
 		return nil, fmt.Errorf("%w: it redirects to another kind of address", errNotGit)
 	}
 	at.Path, at.RawPath, at.RawQuery = path, "", ""
-	if at.User == nil && sameHost(&at, l.base) {
+	if at.User == nil && web.SameOrigin(&at, l.base) {
 		at.User = l.base.User
 	}
 	l.base = &at
 	return resp.Body, nil
-}
-
-// sameHost says whether both are the same server, reached in the same way.
-func sameHost(a, b *url.URL) bool {
-	return a.Scheme == b.Scheme && strings.EqualFold(a.Host, b.Host)
 }
 
 func (l *httpLink) request(ctx context.Context, body []byte) (io.ReadCloser, error) {
@@ -109,7 +132,7 @@ func (l *httpLink) request(ctx context.Context, body []byte) (io.ReadCloser, err
 	}
 	req.Header.Set("Content-Type", "application/x-git-upload-pack-request")
 	req.Header.Set("Accept", "application/x-git-upload-pack-result")
-	resp, err := l.do(ctx, req)
+	resp, err := l.do(req)
 	if err != nil {
 		return nil, err
 	}
@@ -121,18 +144,11 @@ func (l *httpLink) request(ctx context.Context, body []byte) (io.ReadCloser, err
 }
 
 // do sends a request with credentials, and wants the status 200.
-func (l *httpLink) do(ctx context.Context, req *http.Request) (*http.Response, error) {
+func (l *httpLink) do(req *http.Request) (*http.Response, error) {
 	req.Header.Set("Git-Protocol", "version=2")
-	asked := req.URL.User != nil
-	if get := l.client.options.Credentials; !asked && get != nil {
-		value, err := get(ctx, req.URL, l.named)
-		if err != nil {
-			return nil, err
-		}
-		if value != "" {
-			req.Header.Set("Authorization", value)
-			asked = true
-		}
+	asked, err := l.client.authorize(req, l.named)
+	if err != nil {
+		return nil, err
 	}
 	resp, err := l.client.http.Do(req)
 	if err != nil {

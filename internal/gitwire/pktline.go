@@ -27,15 +27,26 @@ const (
 
 // packetReader reads pkt-lines. One goroutine uses it.
 type packetReader struct {
-	r   *bufio.Reader
-	buf []byte
+	r    *bufio.Reader
+	buf  []byte
+	text int // bytes of lines so far
 }
 
 func newPacketReader(r io.Reader) *packetReader {
 	return &packetReader{r: bufio.NewReaderSize(r, maxPacket), buf: make([]byte, maxData)}
 }
 
-var errPacket = errors.New("the server does not speak git's protocol")
+var (
+	errPacket  = errors.New("the server does not speak git's protocol")
+	errEndless = fmt.Errorf("%w: its answer does not end", errPacket)
+)
+
+// maxText is how much an answer may hold that is not the pack: about ten million references.
+const maxText = 1 << 30 // 1 GiB
+
+// maxEmpty is how many packets in a row may bring nothing of the pack: servers send them so that a connection does not
+// look dead, one every few seconds.
+const maxEmpty = 1_000_000
 
 // next reads one packet. data is valid until the next call.
 func (p *packetReader) next() (kind packetKind, data []byte, err error) {
@@ -75,6 +86,9 @@ func (p *packetReader) line() (packetKind, string, error) {
 	kind, data, err := p.next()
 	if err != nil || kind != dataPacket {
 		return kind, "", err
+	}
+	if p.text += len(data) + 4; p.text > maxText {
+		return 0, "", errEndless
 	}
 	text := strings.TrimSuffix(string(data), "\n")
 	if said, ok := strings.CutPrefix(text, "ERR "); ok {
@@ -125,9 +139,12 @@ type sideband struct {
 
 // Read implements io.Reader. The end of the stream is a flush packet.
 func (s *sideband) Read(b []byte) (int, error) {
-	for len(s.rest) == 0 {
-		if s.done {
+	for empty := 0; len(s.rest) == 0; empty++ {
+		switch {
+		case s.done:
 			return 0, io.EOF
+		case empty == maxEmpty:
+			return 0, errEndless
 		}
 		if err := s.packet(); err != nil {
 			return 0, err

@@ -116,7 +116,6 @@ type refList struct {
 	format gitpack.Format
 	refs   []Ref
 	bytes  int
-	count  int
 }
 
 // add takes "ID NAME" of version 0, where "NAME^{}" is what the tag before stands for.
@@ -166,10 +165,9 @@ func (l *refList) addV2(line string) error {
 }
 
 func (l *refList) append(r Ref) error {
-	l.count++
 	l.bytes += len(r.Name) + len(r.Target) + 100 // 100: about what a Ref takes
-	if l.count > maxRefs || l.bytes > maxRefBytes {
-		return fmt.Errorf("the server has too many references, more than %d", l.count-1)
+	if l.bytes > maxRefBytes {
+		return fmt.Errorf("the server has too many references, more than %d", len(l.refs))
 	}
 	l.refs = append(l.refs, r)
 	return nil
