@@ -2,21 +2,27 @@
 
 GO ?= go
 ARCH ?= $(shell $(GO) env GOARCH)
-# CERTS is the bundle of CA certificates that goes into the executor image.
+OUT ?= out
+# CERTS is the bundle of CA certificates that goes into the images; BUSYBOX the static busybox, of architecture ARCH, of the image debug.
 CERTS ?= /etc/ssl/certs/ca-certificates.crt
-# IMAGE names the executor image in out/executor.tar; with PUSH=1 it is pushed there, too.
-IMAGE ?= hako/executor:latest
-# EPOCH is the time of every file in the executor image: that of the last commit.
+BUSYBOX ?= /bin/busybox
+# REPOSITORY is where the images' names begin, and where they are pushed to with PUSH=1; VERSION=v1.0 makes names like executor:v1.0-debug.
+REPOSITORY ?= hako
+VERSION ?=
+# EPOCH is the time of every file in the images: that of the last commit.
 EPOCH ?= $(shell git log -1 --format=%ct 2>/dev/null || echo 0)
 TESTFLAGS ?=
 STATICCHECK ?= honnef.co/go/tools/cmd/staticcheck@v0.8.2
 
 export CGO_ENABLED = 0
 
-.PHONY: build test demo images bench lint docs clean
+image_names = executor slim nonroot warmer debug
+images = $(addprefix image-,$(image_names))
+
+.PHONY: build test demo images $(images) context bench lint docs clean
 
 build:
-	$(GO) build -trimpath -ldflags "-s -w" -o out/hako ./cmd/hako
+	$(GO) build -trimpath -ldflags "-s -w" -o $(OUT)/hako ./cmd/hako
 
 # Tests that need more than Go skip and say what they miss.
 test:
@@ -25,19 +31,22 @@ test:
 demo:
 	$(GO) run ./demo
 
-# The executor image, built by hako itself.
-images: build
-	rm -rf out/context && mkdir -p out/context/kaniko/ssl/certs out/context/kaniko/.docker out/context/etc
-	GOARCH=$(ARCH) $(GO) build -trimpath -ldflags "-s -w" -o out/context/kaniko/executor ./cmd/hako
-	@test -s $(CERTS) || { echo "no CA certificates at $(CERTS); install ca-certificates or set CERTS=FILE" >&2; exit 1; }
-	cp $(CERTS) out/context/kaniko/ssl/certs/ca-certificates.crt
-	cp images/executor/nsswitch.conf out/context/etc/nsswitch.conf
-	chmod 755 out/context/etc out/context/kaniko/ssl out/context/kaniko/ssl/certs out/context/kaniko/executor
-	chmod 644 out/context/etc/nsswitch.conf out/context/kaniko/ssl/certs/ca-certificates.crt
-	chmod 777 out/context/kaniko out/context/kaniko/.docker
-	find out/context -exec touch -h -d @$(EPOCH) {} +
-	out/hako build out/context -f images/executor/Dockerfile --log-format=text --platform linux/$(ARCH) \
-	  --tar-path out/executor.tar -t $(IMAGE) $(if $(PUSH),,--no-push)
+# The images, built by hako itself: executor, and its variants slim, nonroot, debug; warmer. Each is also a target, as image-debug.
+images: $(images)
+
+context: build
+	GOARCH=$(ARCH) $(GO) build -trimpath -ldflags "-s -w" -o $(OUT)/program ./cmd/hako
+	images/prepare $(OUT)/context $(OUT)/program $(CERTS) $(if $(filter debug,$(wanted)),$(BUSYBOX),-) $(EPOCH)
+
+# The images that are wanted: what the command line names, or all.
+wanted = $(or $(patsubst image-%,%,$(filter image-%,$(MAKECMDGOALS))),$(image_names))
+# The tag: latest, v1.0, debug, v1.0-debug.
+tag = $(or $(subst $() ,-,$(strip $(VERSION) $(filter-out executor warmer,$(1)))),latest)
+
+$(images): image-%: context
+	$(OUT)/hako build $(OUT)/context -f images/Dockerfile --target $* --log-format=text --platform linux/$(ARCH) \
+	  --source-date-epoch $(EPOCH) --rewrite-timestamp --tar-path $(OUT)/$*.tar \
+	  -t $(REPOSITORY)/$(if $(filter warmer,$*),warmer,executor):$(call tag,$*) $(if $(PUSH),,--no-push)
 
 bench:
 	$(GO) run ./test/bench
@@ -53,4 +62,4 @@ docs:
 	$(GO) test ./internal/archtest -run TestLinkedPackages -update
 
 clean:
-	rm -rf out
+	rm -rf $(OUT)

@@ -22,7 +22,7 @@ func (b *builder) registryOptions() (registry.Options, error) {
 		return registry.Options{}, err
 	}
 	o := registry.Options{
-		AuthConfig: r.AuthConfig, AuthFiles: r.AuthFiles, Helpers: helpers,
+		AuthConfig: r.AuthConfig, AuthFiles: r.AuthFiles, Helpers: helpers, Programs: credential.Programs(b.env.Getenv),
 		Insecure: r.Insecure, InsecurePull: r.InsecurePull, InsecureRegistries: r.InsecureRegistries,
 		SkipTLSVerify: r.SkipTLSVerify, SkipTLSVerifyPull: r.SkipTLSVerifyPull, SkipTLSVerifyRegistries: r.SkipTLSVerifyRegistries,
 		DockerConfigDirs: r.DockerConfigDirs, UserAgent: r.UserAgent, Transport: b.env.Transport, Events: b.env.Events,

@@ -20,6 +20,7 @@ import (
 	"github.com/spf13/pflag"
 
 	"hako/internal/build"
+	"hako/internal/credential"
 	"hako/internal/diag"
 	"hako/internal/event"
 	"hako/internal/output"
@@ -65,12 +66,13 @@ func (e usageError) Unwrap() error { return e.error }
 // Main runs the program with args, args[0] being its name, and returns its exit code:
 // 0 for success, the exit code of a failing RUN command (255 if a signal ended it), 128 plus the signal's number if
 // ctx was cancelled with a [SignalError], and 1 for any other failure.
+//
+// Under the name of a credential helper (docker-credential-ecr-login) it is one.
 func Main(ctx context.Context, env Env, args []string) int {
-	c := &command{env: env, args: args, vars: map[string]string{}, vs: newValues(), kaniko: strings.TrimSuffix(filepath.Base(args[0]), ".exe") == "executor"}
-	for _, kv := range env.Environ {
-		k, v, _ := strings.Cut(kv, "=")
-		c.vars[k] = v
+	if name := filepath.Base(args[0]); credential.IsProgram(name) {
+		return serveCredentials(ctx, env, name, args[1:])
 	}
+	c := &command{env: env, args: args, vars: variables(env.Environ), vs: newValues(), kaniko: strings.TrimSuffix(filepath.Base(args[0]), ".exe") == "executor"}
 	c.ui = c.newUI(ui.Text, ui.Info)
 	root := c.root()
 	root.SetArgs(args[1:])
@@ -82,6 +84,25 @@ func Main(ctx context.Context, env Env, args []string) int {
 		return 0
 	}
 	return c.fail(ctx, root, err)
+}
+
+// variables is an environment by name; of two values the last counts.
+func variables(environ []string) map[string]string {
+	vars := map[string]string{}
+	for _, kv := range environ {
+		k, v, _ := strings.Cut(kv, "=")
+		vars[k] = v
+	}
+	return vars
+}
+
+// serveCredentials answers as the credential helper of that name.
+func serveCredentials(ctx context.Context, env Env, name string, args []string) int {
+	vars := variables(env.Environ)
+	return credential.Serve(ctx, credential.Process{
+		Name: name, Args: args, Getenv: func(k string) string { return vars[k] },
+		Stdin: env.Stdin, Stdout: env.Stdout, Stderr: env.Stderr, Version: env.Version,
+	})
 }
 
 // SignalError is the cause of a context that a signal cancelled.

@@ -51,7 +51,7 @@ type keychain struct {
 
 // newKeychain reads the configuration: the variable's text first, then docker's files, then others of the same form.
 func newKeychain(o *Options) (*keychain, error) {
-	k := &keychain{builtIn: o.Helpers, helpers: newHelperCache()}
+	k := &keychain{builtIn: o.Helpers, helpers: newHelperCache(o.Programs)}
 	if strings.TrimSpace(o.AuthConfig) != "" {
 		c, err := decodeDockerConfig("DOCKER_AUTH_CONFIG", []byte(o.AuthConfig))
 		if err != nil {

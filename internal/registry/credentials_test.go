@@ -164,6 +164,8 @@ func TestCredentialHelpers(t *testing.T) {
 		"missing":             {config: `{"credsStore":"missing"}`, fails: `exec: "docker-credential-missing": executable file not found in $PATH`},
 		"broken":              {config: `{"credsStore":"broken"}`, fails: "exit status 3: keychain is locked"},
 		"garbage":             {config: `{"credsStore":"garbage"}`, fails: "read the helper's answer: not valid JSON at byte 2"},
+		"stand-in":            {config: `{"credHelpers":{"HOST":"own"}}`, user: "u"},
+		"no need of stand-in": {config: `{"credHelpers":{"HOST":"nothing"},"credsStore":"good"}`, user: "u"},
 		"bad name":            {config: `{"credsStore":"../x"}`, fails: "the helper's name is not valid"},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -172,6 +174,18 @@ func TestCredentialHelpers(t *testing.T) {
 			host := reg.Start(t)
 			o := quick()
 			o.DockerConfigDirs = []string{configDir(t, strings.ReplaceAll(c.config, "HOST", host))}
+			o.Programs = map[string]registry.Helper{
+				"own": {Name: "own", Get: func(_ context.Context, asked string) (*authn.AuthConfig, error) {
+					if asked != host {
+						t.Errorf("asked for %q", asked)
+					}
+					return &authn.AuthConfig{Username: "u", Password: "p"}, nil
+				}},
+				"nothing": {Name: "nothing", Get: func(context.Context, string) (*authn.AuthConfig, error) {
+					t.Error("asked although there is a program")
+					return nil, nil
+				}},
+			}
 			_, err := open(t, o, host+"/a", registry.Pull).Has(t.Context(), digest.FromString("x"))
 			if c.fails == "" {
 				if err != nil {

@@ -27,6 +27,8 @@ const (
 
 // helperCache runs docker-credential-* programs and our own helpers, each at most once per server.
 type helperCache struct {
+	programs map[string]Helper // immutable
+
 	mu    sync.Mutex // guards calls
 	calls map[string]*helperCall
 }
@@ -38,14 +40,29 @@ type helperCall struct {
 	err  error
 }
 
-func newHelperCache() *helperCache { return &helperCache{calls: map[string]*helperCall{}} }
+func newHelperCache(programs map[string]Helper) *helperCache {
+	return &helperCache{programs: programs, calls: map[string]*helperCall{}}
+}
 
 // source asks the helper of that name for the server.
 func (h *helperCache) source(path, helper, server string) source {
 	where := fmt.Sprintf("docker-credential-%s, named by %s", helper, path)
 	return source{name: where, load: func(ctx context.Context) (*authn.AuthConfig, error) {
-		return h.get(ctx, helper+"\x00"+server, func(ctx context.Context) (*authn.AuthConfig, error) { return runHelper(ctx, helper, server) })
+		return h.get(ctx, helper+"\x00"+server, func(ctx context.Context) (*authn.AuthConfig, error) { return h.run(ctx, helper, server) })
 	}}
+}
+
+// run runs the helper's program, or what stands in for it.
+func (h *helperCache) run(ctx context.Context, helper, server string) (*authn.AuthConfig, error) {
+	auth, err := runHelper(ctx, helper, server)
+	own, ok := h.programs[helper]
+	if !ok || !errors.Is(err, exec.ErrNotFound) {
+		return auth, err
+	}
+	ctx, cancel := context.WithTimeout(ctx, helperTimeout)
+	defer cancel()
+	host, _, _ := strings.Cut(canonicalKey(server), "/")
+	return own.Get(ctx, host)
 }
 
 // Helper finds credentials for registries that it knows.

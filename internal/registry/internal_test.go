@@ -47,7 +47,7 @@ func TestSourcesOrder(t *testing.T) {
 	c := &dockerConfig{path: "F", CredsStore: "store"}
 	c.Auths = map[string]json.RawMessage{"https://index.docker.io/v1/": nil, "docker.io/library": nil, "docker.io/lib": nil, "ghcr.io": nil}
 	c.CredHelpers = map[string]string{"docker.io": "hub", "ghcr.io": "other"}
-	k := &keychain{configs: []*dockerConfig{c}, helpers: newHelperCache()}
+	k := &keychain{configs: []*dockerConfig{c}, helpers: newHelperCache(nil)}
 	var got []string
 	for _, s := range k.sources("index.docker.io/library/debian") {
 		got = append(got, s.name)

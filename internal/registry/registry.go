@@ -53,6 +53,8 @@ type Options struct {
 	AuthConfig string
 	AuthFiles  []string
 	Helpers    []Helper
+	// Programs stand in for docker-credential-NAME programs that a configuration file names and that are not there.
+	Programs map[string]Helper
 	// UserAgent is sent with each request; empty means "hako".
 	UserAgent string
 	// Transport reaches registries; nil means a new one with the proxies of the environment.

@@ -137,22 +137,46 @@ func ProxyArgs(getenv func(string) string) []string {
 	return args
 }
 
-// LoadExecutor makes the executor image as a release does and hands it to Docker; it returns the image's name there.
+// LoadExecutor makes the executor image as a release does and hands it to Docker; it returns the image's ID there.
 func LoadExecutor(ctx context.Context) (string, error) {
-	root, err := ModuleRoot()
+	dir, err := os.MkdirTemp("", "hako-images-")
 	if err != nil {
-		return "", err
-	}
-	if _, err := Must(ctx, "make", "-s", "-C", root, "images"); err != nil {
 		return "", fmt.Errorf("make the executor image: %w", err)
 	}
-	out, err := Must(ctx, "docker", "load", "-i", filepath.Join(root, "out", "executor.tar"))
+	defer os.RemoveAll(dir) //nolint:errcheck // Docker has the image
+	images, err := LoadImages(ctx, dir, "executor")
+	return images["executor"], err
+}
+
+// LoadImages makes images as a release does, in dir, and hands them to Docker. It returns Docker's IDs of them, which stay when
+// another test loads images of the same name, by the names that the Makefile has for them: executor, slim, nonroot, warmer, debug.
+func LoadImages(ctx context.Context, dir string, names ...string) (map[string]string, error) {
+	root, err := ModuleRoot()
 	if err != nil {
-		return "", fmt.Errorf("load the executor image: %w", err)
+		return nil, err
 	}
-	loaded := regexp.MustCompile(`Loaded image(?: ID)?: (\S+)`).FindStringSubmatch(out)
-	if loaded == nil {
-		return "", fmt.Errorf("load the executor image: docker said %q", out)
+	args := []string{"make", "-s", "-C", root, "OUT=" + dir, "REPOSITORY=hako-test"}
+	for _, n := range names {
+		args = append(args, "image-"+n)
 	}
-	return loaded[1], nil
+	if _, err := Must(ctx, args...); err != nil {
+		return nil, fmt.Errorf("make the images: %w", err)
+	}
+	loaded := map[string]string{}
+	for _, n := range names {
+		out, err := Must(ctx, "docker", "load", "-i", filepath.Join(dir, n+".tar"))
+		if err != nil {
+			return nil, fmt.Errorf("load the image %s: %w", n, err)
+		}
+		m := regexp.MustCompile(`Loaded image(?: ID)?: (\S+)`).FindStringSubmatch(out)
+		if m == nil {
+			return nil, fmt.Errorf("load the image %s: docker said %q", n, out)
+		}
+		id, err := Must(ctx, "docker", "inspect", "--format", "{{.Id}}", m[1])
+		if err != nil {
+			return nil, fmt.Errorf("load the image %s: %w", n, err)
+		}
+		loaded[n] = strings.TrimSpace(id)
+	}
+	return loaded, nil
 }
