@@ -81,7 +81,8 @@ func Serve(ctx context.Context, p Process) (exitCode int) {
 	case programs()[suffix] == "google" && len(p.Args) > 0 && (p.Args[0] == "config" || p.Args[0] == "configure-docker"):
 		_, err = fmt.Fprintf(p.Stderr, "%s %s: nothing is changed: hako asks Google for all of its registries, with application default credentials\n", p.Name, p.Args[0])
 	default:
-		err = fmt.Errorf("Usage: %s <store|get|erase|list|version>", p.Name) //nolint:staticcheck // the protocol's own words
+		_, _ = fmt.Fprintf(p.Stdout, "Usage: %s <store|get|erase|list|version>\n", p.Name) // there is nobody else to tell
+		return 1
 	}
 	if err != nil {
 		_, _ = fmt.Fprintln(p.Stdout, err) // there is nobody else to tell

@@ -3,6 +3,7 @@ package registry
 import (
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"mime"
@@ -116,9 +117,23 @@ func readSmall(resp *http.Response, limit int64) ([]byte, error) {
 	return data, nil
 }
 
-// PutManifest stores a manifest or index under a tag or its digest. Everything it names must be there.
+// PutManifest stores a manifest or index under a tag or its digest. Everything it names must be there. A registry that does
+// not find it at once is asked again: storage behind it may be behind, or another client may be writing the same blob.
 func (r *Repository) PutManifest(ctx context.Context, identifier, mediaType string, data []byte) error {
 	what := "push the manifest of " + r.Name() + separator(identifier) + identifier
+	for try := 1; ; try++ {
+		err := r.putManifest(ctx, identifier, mediaType, data)
+		if err == nil || try == web.MaxTries || ctx.Err() != nil || !missesContent(err) {
+			return r.explain(ctx, what, err)
+		}
+		r.debug(fmt.Sprintf("%s again: %s", what, redactError(err)))
+		if err := web.Sleep(ctx, r.client.options.RetryDelay<<(try-1)); err != nil {
+			return r.explain(ctx, what, err)
+		}
+	}
+}
+
+func (r *Repository) putManifest(ctx context.Context, identifier, mediaType string, data []byte) error {
 	resp, err := r.send(ctx, call{
 		method: http.MethodPut,
 		url:    r.url("manifests", identifier),
@@ -128,10 +143,17 @@ func (r *Repository) PutManifest(ctx context.Context, identifier, mediaType stri
 		want:   []int{http.StatusCreated, http.StatusOK, http.StatusAccepted},
 	})
 	if err != nil {
-		return r.explain(ctx, what, err)
+		return err
 	}
 	web.Discard(resp.Body)
 	return nil
+}
+
+// missesContent says whether the registry does not see what a manifest names. DIGEST_INVALID is what distribution 2.8 says
+// of a blob that is being linked into the repository by somebody else.
+func missesContent(err error) bool {
+	var answer *ResponseError
+	return errors.As(err, &answer) && answer.Has("MANIFEST_BLOB_UNKNOWN", "BLOB_UNKNOWN", "MANIFEST_UNKNOWN", "DIGEST_INVALID")
 }
 
 // Config fetches a small blob whole: an image configuration. It is verified.

@@ -190,6 +190,39 @@ func TestPassingFaultsAreRetried(t *testing.T) {
 	}
 }
 
+// TestManifestBeforeItsBlobsAreSeen lets a registry not find at first what a manifest names.
+func TestManifestBeforeItsBlobsAreSeen(t *testing.T) {
+	t.Parallel()
+	const unknown = `{"errors":[{"code":"MANIFEST_BLOB_UNKNOWN","message":"blob unknown to registry"}]}`
+	const linked = `{"errors":[{"code":"DIGEST_INVALID"},{"code":"MANIFEST_BLOB_UNKNOWN"}]}`
+	data := []byte(`{"schemaVersion":2,"mediaType":"application/vnd.oci.image.index.v1+json","manifests":[]}`)
+	for name, tc := range map[string]struct {
+		fault registrytest.Fault
+		tries int
+		fails bool
+	}{
+		"seen late":   {registrytest.Fault{Status: 400, Body: unknown, Times: 3}, 4, false},
+		"being made":  {registrytest.Fault{Status: 400, Body: linked, Times: 1}, 2, false},
+		"never there": {registrytest.Fault{Status: 400, Body: unknown}, 4, true},
+		"bad":         {registrytest.Fault{Status: 400, Body: `{"errors":[{"code":"MANIFEST_INVALID"}]}`}, 1, true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			reg := registrytest.New()
+			tc.fault.Method = "PUT"
+			reg.Inject(tc.fault)
+			host := reg.Start(t)
+			err := open(t, quick(), host+"/a", registry.Push).PutManifest(t.Context(), "1", ocispec.MediaTypeImageIndex, data)
+			if (err != nil) != tc.fails {
+				t.Error(err)
+			}
+			if n := reg.Count("PUT", "/manifests/1"); n != tc.tries {
+				t.Errorf("%d tries, want %d", n, tc.tries)
+			}
+		})
+	}
+}
+
 func TestLastingFaultsEnd(t *testing.T) {
 	t.Parallel()
 	data := noise(1000)

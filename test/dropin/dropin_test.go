@@ -175,4 +175,3 @@ func checkTree(t *testing.T, f *fixture, ref string) {
 		}
 	}
 }
-

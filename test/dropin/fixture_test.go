@@ -1,9 +1,6 @@
 package dropin
 
 import (
-	"archive/tar"
-	"bytes"
-	"compress/gzip"
 	"context"
 	"encoding/base64"
 	"errors"
@@ -165,26 +162,6 @@ func (f *fixture) context(t *testing.T) string {
 
 func (f *fixture) dockerfile() string {
 	return fmt.Sprintf("FROM %s\nCOPY hello.txt /srv/\nRUN cat /srv/hello.txt > /srv/copy && id -u >> /srv/copy\n", f.base)
-}
-
-// archive is a context as kaniko reads it from standard input: a gzipped tar.
-func archive(t *testing.T, files map[string]string) *bytes.Buffer {
-	t.Helper()
-	var out bytes.Buffer
-	zw := gzip.NewWriter(&out)
-	tw := tar.NewWriter(zw)
-	for file, text := range files {
-		if err := tw.WriteHeader(&tar.Header{Name: file, Mode: 0o644, Size: int64(len(text))}); err != nil {
-			t.Fatal(err)
-		}
-		if _, err := tw.Write([]byte(text)); err != nil {
-			t.Fatal(err)
-		}
-	}
-	if err := errors.Join(tw.Close(), zw.Close()); err != nil {
-		t.Fatal(err)
-	}
-	return &out
 }
 
 // must is for set-up that every check after it needs.
