@@ -229,6 +229,7 @@ func (b *builder) provenance(s subject) (claim, error) {
 		Mode: a.Provenance, BuilderID: a.BuilderID, InvocationID: b.invocation, Version: a.Version, Reproducible: a.Reproducible,
 		Started: b.started, Finished: b.env.Now(), BuilderPlatform: image.Default(),
 		Dockerfile: b.context.DockerfileName, Source: b.context.Dockerfile, Args: b.req.frontendArgs(), Resolved: b.trees.resolved,
+		Context: b.source.URI, ContextDigest: b.source.Digest,
 	}
 	if b.req.Squash == SquashNone {
 		build.Layers = []ocispec.Descriptor{}

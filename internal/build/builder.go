@@ -18,6 +18,7 @@ import (
 	"hako/internal/blob"
 	"hako/internal/buildcontext"
 	"hako/internal/cache"
+	"hako/internal/contextsource"
 	"hako/internal/download"
 	"hako/internal/event"
 	"hako/internal/gittree"
@@ -39,6 +40,7 @@ type builder struct {
 	env     Env
 	req     Request
 	context *buildcontext.Context
+	source  *contextsource.Source // what context is made of
 	dir     *workdir.Dir
 	store   *blob.Store
 	client  *registry.Client
@@ -161,7 +163,7 @@ func openForPlan(ctx context.Context, env Env, req Request) (_ *builder, err err
 	return b, b.openRegistry()
 }
 
-// openState opens the work directory and the context, which may hold it.
+// openState opens the work directory, what reaches servers, and the context, which may hold the directory.
 func (b *builder) openState(ctx context.Context) (err error) {
 	b.dir, err = workdir.Open(workdir.Options{Explicit: b.req.WorkDir, Candidates: b.places()})
 	if err != nil {
@@ -172,26 +174,20 @@ func (b *builder) openState(ctx context.Context) (err error) {
 		return err
 	}
 	b.closers = append(b.closers, b.store.Close)
-	opts := buildcontext.Options{
-		Source: b.req.Context, SubPath: b.req.ContextSubPath, Dockerfile: b.req.Dockerfile, Cwd: b.env.Cwd, Now: b.env.Now(),
-	}
-	if p := b.dir.Path(); p != "" {
-		opts.Exclude = []string{p}
-	}
-	if b.context, err = buildcontext.Open(ctx, opts); err != nil {
-		return err
-	}
-	b.closers = append(b.closers, b.context.Close)
 	if b.contexts, err = b.req.contexts(); err != nil {
 		return err
 	}
-	b.openTrees(buildcontext.Options{Cwd: opts.Cwd, Now: opts.Now, Exclude: opts.Exclude})
-	return nil
+	if err := b.openClient(); err != nil {
+		return err
+	}
+	b.openTrees()
+	return b.openContext(ctx)
 }
 
 // openTrees opens what fetches named contexts and what ADD names.
-func (b *builder) openTrees(o buildcontext.Options) {
+func (b *builder) openTrees() {
 	who := &logins{secrets: func() secrets { return b.secrets }, getenv: b.env.Getenv, trusted: map[string]bool{}}
+	who.trust(b.req.Context)
 	for _, place := range b.contexts {
 		who.trust(place)
 	}
@@ -202,18 +198,19 @@ func (b *builder) openTrees(o buildcontext.Options) {
 		Transport: b.env.Sources, UserAgent: b.req.Registry.UserAgent, Events: b.env.Events, Credentials: who.forGit, SSH: b.ssh(),
 	})
 	life, cancel := context.WithCancelCause(b.life)
-	b.trees = newTrees(life, o, fetcher, gittree.Options{
-		Client: git, File: b.dir.File, Now: o.Now, Events: b.env.Events, Workers: b.req.jobs(),
-	})
+	b.trees = newTrees(life, contextsource.Options{
+		Cwd: b.env.Cwd, Now: b.env.Now(), Getenv: b.env.Getenv, File: b.dir.File, Events: b.env.Events, Registry: b.client,
+		Download: fetcher, MaxBytes: b.maxContext(),
+		Git: gittree.Options{Client: git, File: b.dir.File, Now: b.env.Now(), Events: b.env.Events, Workers: b.req.jobs()},
+	}, b.exclude())
 	b.closers = append(b.closers, nothing(fetcher.Close), nothing(git.Close), b.trees.close, nothing(func() { cancel(errEnded) }))
 }
 
 // errEnded is why sources are no longer fetched when nobody needs them any more.
 var errEnded = errors.New("the build has ended")
 
-// openRegistry opens what talks to registries.
-func (b *builder) openRegistry() (err error) {
-	o := b.req.Outputs
+// openClient opens what talks to registries.
+func (b *builder) openClient() error {
 	options, err := b.registryOptions()
 	if err != nil {
 		return err
@@ -222,6 +219,12 @@ func (b *builder) openRegistry() (err error) {
 		return err
 	}
 	b.closers = append(b.closers, nothing(b.client.Close))
+	return nil
+}
+
+// openRegistry opens where base images come from and where results go.
+func (b *builder) openRegistry() (err error) {
+	o := b.req.Outputs
 	b.bases = imagesource.New(imagesource.Options{
 		Registry: b.client, Dir: b.dir, Blobs: b.store, Keep: b.keeps, Events: b.env.Events,
 		Mirrors: b.mirrors(), OnlyMirrors: b.req.Registry.OnlyMirrors, Cwd: b.env.Cwd,

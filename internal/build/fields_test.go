@@ -9,6 +9,8 @@ import (
 	"strings"
 	"testing"
 
+	"hako/internal/buildcontext"
+	"hako/internal/contextsource"
 	"hako/internal/download"
 	"hako/internal/filecopy"
 	"hako/internal/gittree"
@@ -52,12 +54,10 @@ func names(t *testing.T, dirs ...string) (read, set map[string]bool) {
 // waiting are the fields that nobody uses yet, and why nothing is lost by that.
 func waiting() map[string]string {
 	return map[string]string{
-		"build.Env.Stdin":             "contexts and Dockerfiles from standard input are refused",
 		"output.Options.RetryDelay":   "for tests; the default holds",
 		"registry.Options.RetryDelay": "for tests; the default holds", "registry.Options.IdleTimeout": "for tests; the default holds",
 		"registry.Options.Transfers":   "no flag; the default holds",
 		"filecopy.Request.MaxUnpacked": "no flag; the default holds",
-		"plan.Options.ContextTime":     "contexts are directories",
 		"sandbox.Step.Stdin":           "a step reads /dev/null",
 	}
 }
@@ -102,6 +102,7 @@ func TestEveryOptionIsSet(t *testing.T) {
 		reflect.TypeFor[output.Options](), reflect.TypeFor[registry.Options](), reflect.TypeFor[imagesource.Options](),
 		reflect.TypeFor[workdir.Options](), reflect.TypeFor[filecopy.Request](), reflect.TypeFor[filecopy.Part](), reflect.TypeFor[plan.Options](), reflect.TypeFor[sandbox.Step](),
 		reflect.TypeFor[filecopy.Source](), reflect.TypeFor[gittree.Spec](), reflect.TypeFor[gitwire.SSH](), reflect.TypeFor[download.Request](),
+		reflect.TypeFor[contextsource.Options](), reflect.TypeFor[contextsource.Request](), reflect.TypeFor[buildcontext.Options](),
 	) {
 		t.Errorf("%s is set by nobody, or still listed as waiting", f)
 	}

@@ -6,6 +6,7 @@ import (
 	"sync"
 
 	"hako/internal/buildcontext"
+	"hako/internal/contextsource"
 	"hako/internal/download"
 	"hako/internal/gittree"
 	"hako/internal/plan"
@@ -15,11 +16,10 @@ import (
 
 // trees opens the sources of a build, each once.
 type trees struct {
-	life     context.Context      //nolint:containedctx // sources are read as long as the build runs
-	options  buildcontext.Options // of named contexts; their Source is missing
-	download *download.Client
-	git      gittree.Options
-	running  sync.WaitGroup
+	life    context.Context //nolint:containedctx // sources are read as long as the build runs
+	options contextsource.Options
+	exclude []string // as of buildcontext.Options
+	running sync.WaitGroup
 
 	mu      sync.Mutex // guards what follows
 	opened  map[sourceKey]*opening
@@ -43,8 +43,8 @@ type opening struct {
 	err  error
 }
 
-func newTrees(life context.Context, o buildcontext.Options, d *download.Client, g gittree.Options) *trees {
-	return &trees{life: life, options: o, download: d, git: g, opened: map[sourceKey]*opening{}, digests: map[sourceKey]string{}}
+func newTrees(life context.Context, o contextsource.Options, exclude []string) *trees {
+	return &trees{life: life, options: o, exclude: exclude, opened: map[sourceKey]*opening{}, digests: map[sourceKey]string{}}
 }
 
 func keyOf(s *plan.Source) sourceKey {
@@ -111,9 +111,21 @@ func (t *trees) open(ctx context.Context, s *plan.Source) (tree.Tree, error) {
 	case s.Git != nil:
 		return t.clone(ctx, s.Git)
 	}
+	return t.named(ctx, s)
+}
+
+// named opens a named context.
+func (t *trees) named(ctx context.Context, s *plan.Source) (tree.Tree, error) {
 	o := t.options
-	o.Source, o.Name = s.Context, s.Name
-	c, err := buildcontext.OpenTree(ctx, o)
+	src, err := contextsource.Open(ctx, o, contextsource.Request{Place: s.Context, Title: s.Name, Flag: "--build-context"})
+	if err != nil {
+		return nil, err
+	}
+	t.own(src.Close)
+	t.found(s, src.Digest)
+	c, err := buildcontext.OpenTree(ctx, buildcontext.Options{
+		Name: s.Name, Source: firstOf(src.Directory, src.Name), Tree: src.Tree, Cwd: o.Cwd, Now: o.Now, Exclude: t.exclude,
+	})
 	if err != nil {
 		return nil, err
 	}
@@ -123,7 +135,7 @@ func (t *trees) open(ctx context.Context, s *plan.Source) (tree.Tree, error) {
 
 // fetch downloads a file.
 func (t *trees) fetch(ctx context.Context, s *plan.HTTPSource) (tree.Tree, error) {
-	f, err := t.download.Fetch(ctx, download.Request{URL: s.URL, Checksum: s.Checksum})
+	f, err := t.options.Download.Fetch(ctx, download.Request{URL: s.URL, Checksum: s.Checksum})
 	if err != nil {
 		return nil, err
 	}
@@ -134,7 +146,7 @@ func (t *trees) fetch(ctx context.Context, s *plan.HTTPSource) (tree.Tree, error
 
 // clone fetches a git repository.
 func (t *trees) clone(ctx context.Context, s *plan.GitSource) (tree.Tree, error) {
-	g, err := gittree.Fetch(ctx, t.git, gittree.Spec{
+	g, err := gittree.Fetch(ctx, t.options.Git, gittree.Spec{
 		Remote: s.Remote, Ref: s.Ref, Subdir: s.Subdir, Checksum: s.Checksum, KeepGitDir: s.KeepGitDir,
 		SkipSubmodules: s.SkipSubmodules, CommitTimes: s.CommitTimes, FetchByCommit: s.FetchByCommit,
 	})

@@ -12,7 +12,6 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
-	"strings"
 	"syscall"
 	"time"
 
@@ -26,6 +25,10 @@ type Options struct {
 	Name string
 	// Source is a path or "dir://" and a path. A relative one is looked up in Cwd, then in "/".
 	Source string
+	// Tree, if not nil, is the context, from wherever it comes; Source is then only what people call it.
+	Tree tree.Tree
+	// Given, if not nil, is the Dockerfile, which is then not looked up.
+	Given *File
 	// SubPath is a directory in it that takes its place; empty for none.
 	SubPath string
 	// Dockerfile is a path that is looked up in Cwd, then in the context. Empty means "Dockerfile" in the context,
@@ -39,6 +42,13 @@ type Options struct {
 	Now time.Time
 }
 
+// File is a file that was read before the context was opened.
+type File struct {
+	// Name is how the user knows it.
+	Name    string
+	Content []byte
+}
+
 // Context is an open build context.
 type Context struct {
 	// Dockerfile is the content of the Dockerfile, DockerfileName its name as the user knows it.
@@ -50,73 +60,70 @@ type Context struct {
 	IgnorePatterns []string
 
 	tree tree.Tree
-	dir  *dir
+	root *root
 }
 
 // Tree is the context's tree. Its files belong to root, whoever owns them. It must not be used after Close.
 func (c *Context) Tree() tree.Tree { return c.tree }
 
-// Close frees what the tree holds. It is idempotent.
+// Close frees what the tree holds, but not a tree that was given. It is idempotent.
 func (c *Context) Close() error {
-	if err := c.dir.close(); err != nil {
+	if err := c.root.close(); err != nil {
 		return fmt.Errorf("close the build context: %w", err)
 	}
 	return nil
 }
 
 // Open opens a build context and reads its Dockerfile and ignore patterns. What the user can mend is a *diag.Error.
+//
+// A directory that does not exist is an error only if the Dockerfile is not elsewhere; reads of the tree fail then.
 func Open(ctx context.Context, o Options) (*Context, error) {
 	if ctx.Err() != nil {
 		return nil, context.Cause(ctx)
 	}
-	path, err := locate(&o)
+	r, err := openRoot(&o)
 	if err != nil {
 		return nil, err
 	}
-	d, err := openDir(path, o.Now)
-	if err != nil {
-		return nil, o.openError(err)
-	}
-	c := &Context{dir: d}
-	if err := c.load(&o, path); err != nil {
-		return nil, errors.Join(err, d.close())
+	c := &Context{root: r}
+	if err := c.load(&o); err != nil {
+		return nil, errors.Join(err, r.close())
 	}
 	return c, nil
 }
 
 // OpenTree opens a further context, one without a Dockerfile of its own: only its .dockerignore counts.
-// Options.Dockerfile has no meaning here. What the user can mend is a *diag.Error.
+// Options.Dockerfile and Given have no meaning here. What the user can mend is a *diag.Error.
 func OpenTree(ctx context.Context, o Options) (*Context, error) {
 	if ctx.Err() != nil {
 		return nil, context.Cause(ctx)
 	}
-	path, err := locate(&o)
+	r, err := openRoot(&o)
+	if err == nil && r.absent != nil {
+		err = r.absent
+	}
 	if err != nil {
 		return nil, err
 	}
-	d, err := openDir(path, o.Now)
-	if err != nil {
-		return nil, o.openError(err)
-	}
-	c := &Context{dir: d}
-	content, err := readIn(d, ignoreName)
+	c := &Context{root: r}
+	content, err := readIn(r.tree, ignoreName)
 	if err == nil {
 		c.IgnoreName = ignoreName
 	} else if missing(err) {
 		err = nil
 	}
 	if err == nil {
-		err = c.filter(content, within(path, o.Exclude))
+		err = c.filter(content, &o)
 	}
 	if err != nil {
-		return nil, errors.Join(err, d.close())
+		return nil, errors.Join(err, r.close())
 	}
 	return c, nil
 }
 
 // load reads the Dockerfile and what is to be left out.
-func (c *Context) load(o *Options, path string) error {
-	file, err := findDockerfile(c.dir, o, path)
+func (c *Context) load(o *Options) error {
+	file, err := findDockerfile(c.root, o)
 	if err != nil {
 		return err
 	}
@@ -125,13 +132,15 @@ func (c *Context) load(o *Options, path string) error {
 	if err != nil {
 		return err
 	}
-	return c.filter(content, within(path, o.Exclude))
+	return c.filter(content, o)
 }
 
-// filter makes the tree: the directory without the paths in exclude and what the patterns of an ignore file say.
-func (c *Context) filter(ignore []byte, exclude []string) error {
-	c.tree = c.dir
-	c.dir.exclude(exclude)
+// filter makes the tree: the context without what the options and the patterns of an ignore file leave out.
+func (c *Context) filter(ignore []byte, o *Options) error {
+	c.tree = c.root.tree
+	if c.root.dir != nil {
+		c.root.dir.exclude(within(c.root.path, o.Exclude))
+	}
 	patterns, err := parseIgnore(ignore)
 	if err != nil {
 		return fmt.Errorf("read %s: %w", c.IgnoreName, err)
@@ -144,7 +153,7 @@ func (c *Context) filter(ignore []byte, exclude []string) error {
 	if err != nil {
 		return &diag.Error{What: "read " + c.IgnoreName, Cause: err, Hint: "Mend the pattern; see the rules of path/filepath.Match."}
 	}
-	c.tree = newFiltered(c.dir, m, c.IgnoreName)
+	c.tree = newFiltered(c.root.tree, m, c.IgnoreName)
 	return nil
 }
 
@@ -157,10 +166,10 @@ func (c *Context) ignoreFile(d *dockerfile) ([]byte, error) {
 	if err == nil {
 		c.IgnoreName = d.name + ignoreName
 	} else if errors.Is(err, fs.ErrNotExist) {
-		content, err = readIn(c.dir, ignoreName)
+		content, err = readIn(c.root.tree, ignoreName)
 		c.IgnoreName = ignoreName
 	}
-	if missing(err) {
+	if c.root.lacks(err) {
 		c.IgnoreName = ""
 		return nil, nil
 	}
@@ -168,90 +177,6 @@ func (c *Context) ignoreFile(d *dockerfile) ([]byte, error) {
 		return nil, fmt.Errorf("read the ignore patterns: %w", err)
 	}
 	return content, nil
-}
-
-// locate finds the directory of the context.
-func locate(o *Options) (string, error) {
-	source := o.Source
-	if scheme, rest, ok := strings.Cut(source, "://"); ok {
-		if scheme != "dir" {
-			return "", &diag.Error{
-				What: fmt.Sprintf("%s %s://…: this kind of context is not supported yet", o.title(), scheme),
-				Hint: fmt.Sprintf("Give a directory with %s.", o.flag()),
-			}
-		}
-		source = rest
-	}
-	if source == "" {
-		return "", &diag.Error{What: "there is no build context", Hint: "Give a directory with --context."}
-	}
-	path := source
-	if !filepath.IsAbs(path) {
-		path = filepath.Join(o.Cwd, source)
-		if _, err := os.Stat(path); missing(err) {
-			if top := filepath.Join("/", source); isDirectory(top) {
-				path = top
-			}
-		}
-	}
-	if o.SubPath == "" {
-		return path, nil
-	}
-	return subDirectory(path, o)
-}
-
-// subDirectory finds a directory inside the context, through links that do not leave it.
-func subDirectory(path string, o *Options) (string, error) {
-	root, err := openDir(path, time.Time{})
-	if err != nil {
-		return "", o.openError(err)
-	}
-	defer root.close() //nolint:errcheck // nothing was written
-	outside := &diag.Error{
-		What: fmt.Sprintf("--context-sub-path %s leaves the build context", o.SubPath),
-		Hint: "Give the path of a directory inside the context.",
-	}
-	if !filepath.IsLocal(strings.TrimLeft(o.SubPath, "/")) {
-		return "", outside
-	}
-	at, err := tree.Resolve(root, o.SubPath, true)
-	if err == nil {
-		var e tree.Entry
-		if e, err = root.Lstat(at); err == nil && e.Kind != tree.Dir {
-			err = syscall.ENOTDIR
-		}
-	}
-	if err == nil {
-		return filepath.Join(path, at), nil
-	}
-	return "", &diag.Error{
-		What: "--context-sub-path " + o.SubPath, Cause: reason(err),
-		Hint: "Give the path of a directory inside the context.",
-	}
-}
-
-// openError says which context could not be opened.
-func (o *Options) openError(err error) error {
-	return &diag.Error{
-		What: fmt.Sprintf("open %s %s", o.title(), o.Source), Cause: reason(err),
-		Hint: fmt.Sprintf("Give a directory that exists and can be read with %s.", o.flag()),
-	}
-}
-
-// title is what people call the context.
-func (o *Options) title() string {
-	if o.Name != "" {
-		return o.Name
-	}
-	return "build context"
-}
-
-// flag is where the context was given.
-func (o *Options) flag() string {
-	if o.Name != "" {
-		return "--build-context"
-	}
-	return "--context"
 }
 
 // reason is what the system said, without the name of the call.

@@ -31,20 +31,16 @@ type dockerfile struct {
 
 // findDockerfile reads the Dockerfile. One inside the context is read without leaving the context, because whoever
 // wrote the context could otherwise point it at any file of the builder's and read that in the error message.
-func findDockerfile(d *dir, o *Options, root string) (*dockerfile, error) {
-	places := []place{{base: o.Cwd, name: o.Dockerfile}, {base: root, name: o.Dockerfile}}
-	if o.Dockerfile == "" {
-		places = []place{{base: root, name: defaultName}, {base: o.Cwd, name: defaultName}}
+func findDockerfile(r *root, o *Options) (*dockerfile, error) {
+	if o.Given != nil {
+		none := func(string) ([]byte, error) { return nil, fs.ErrNotExist }
+		return &dockerfile{content: o.Given.Content, name: o.Given.Name, sibling: none}, nil
 	}
-	for _, p := range places {
-		names := []string{p.name}
-		if filepath.Base(p.name) == defaultName {
-			names = append(names, filepath.Join(filepath.Dir(p.name), strings.ToLower(defaultName)))
-		}
-		for _, name := range names {
-			read := reader(d, root, p.base)
+	for _, p := range o.places() {
+		read := r.reader(o.Cwd, p.within)
+		for _, name := range spellings(p.name) {
 			content, err := read(name)
-			if missing(err) {
+			if r.lacks(err) {
 				continue
 			}
 			if err != nil {
@@ -55,25 +51,59 @@ func findDockerfile(d *dir, o *Options, root string) (*dockerfile, error) {
 			return &dockerfile{content: content, name: name, sibling: read}, nil
 		}
 	}
-	name := places[0].name
+	if r.absent != nil {
+		return nil, r.absent
+	}
+	where := r.path
+	if where == "" {
+		where = o.Source
+	}
 	return nil, &diag.Error{
-		What: fmt.Sprintf("Dockerfile %s not found in %s or in the build context %s", name, o.Cwd, root),
+		What: fmt.Sprintf("Dockerfile %s not found in %s or in the build context %s", o.places()[0].name, o.Cwd, where),
 		Hint: "Give its path with --dockerfile.",
 	}
 }
 
-// place is a directory and a path in it, or an absolute path.
-type place struct{ base, name string }
+// place is a path that a Dockerfile may have: relative to the context if within is set, else to the current directory.
+type place struct {
+	within bool
+	name   string
+}
 
-// reader returns what reads files that are named relative to base.
-func reader(d *dir, root, base string) func(name string) ([]byte, error) {
+// places are where the Dockerfile may be, the first that is there counts.
+func (o *Options) places() []place {
+	if o.Dockerfile == "" {
+		return []place{{true, defaultName}, {false, defaultName}}
+	}
+	return []place{{false, o.Dockerfile}, {true, o.Dockerfile}}
+}
+
+// spellings are the names that stand for a Dockerfile of that name.
+func spellings(name string) []string {
+	if filepath.Base(name) != defaultName {
+		return []string{name}
+	}
+	return []string{name, filepath.Join(filepath.Dir(name), strings.ToLower(defaultName))}
+}
+
+// reader returns what reads files that are named relative to the context, or else to the directory cwd.
+func (r *root) reader(cwd string, within bool) func(name string) ([]byte, error) {
+	if r.path == "" && within {
+		return func(name string) ([]byte, error) { return readIn(r.tree, name) }
+	}
+	base := cwd
+	if within {
+		base = r.path
+	}
 	return func(name string) ([]byte, error) {
 		path := name
 		if !filepath.IsAbs(path) {
 			path = filepath.Join(base, path)
 		}
-		if rel, ok := inside(root, path); ok {
-			return readIn(d, rel)
+		if r.path != "" {
+			if rel, ok := inside(r.path, path); ok {
+				return readIn(r.tree, rel)
+			}
 		}
 		return readHost(path)
 	}
