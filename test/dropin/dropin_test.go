@@ -2,6 +2,7 @@ package dropin
 
 import (
 	"encoding/json"
+	"io"
 	"os"
 	"path/filepath"
 	"strings"
@@ -22,6 +23,14 @@ func TestDropIn(t *testing.T) {
 		{"Configuration", testConfiguration},
 		{"Paths", testPaths},
 		{"Executor", testExecutor},
+		{"Readme", testReadme},
+		{"Pod", testPod},
+		{"GitLab", testGitLab},
+		{"GitLabHelper", testGitLabHelper},
+		{"CloudBuild", testCloudBuild},
+		{"Beside", testBeside},
+		{"Copied", testCopied},
+		{"CredHelpers", testCredHelpers},
 	} {
 		t.Run(part.name, func(t *testing.T) { part.run(t, f) })
 	}
@@ -48,12 +57,9 @@ func wrappings() []wrapping {
 }
 
 // docker runs a container with its own standard input to its end.
-func docker(t *testing.T, stdin *strings.Reader, args ...string) lab.Result {
+func docker(t *testing.T, stdin io.Reader, args ...string) lab.Result {
 	t.Helper()
-	c := lab.Command{Args: append([]string{"docker", "run", "--rm", "--network", "host"}, args...)}
-	if stdin != nil {
-		c.Stdin = stdin
-	}
+	c := lab.Command{Args: append([]string{"docker", "run", "--rm", "--network", "host"}, args...), Stdin: stdin}
 	r := must[lab.Result](t)(lab.Run(t.Context(), c))
 	checkQuiet(t, r.Output)
 	return r
@@ -70,7 +76,7 @@ func checkQuiet(t *testing.T, output string) {
 }
 
 // succeed is docker for containers that have to end with 0.
-func succeed(t *testing.T, stdin *strings.Reader, args ...string) lab.Result {
+func succeed(t *testing.T, stdin io.Reader, args ...string) lab.Result {
 	t.Helper()
 	r := docker(t, stdin, args...)
 	if r.ExitCode != 0 {
@@ -160,13 +166,13 @@ func testExecutor(t *testing.T, f *fixture) {
 			if got := string(must[[]byte](t)(os.ReadFile(filepath.Join(out, "digest")))); got != f.digest(t, ref) {
 				t.Errorf("digest file %q, registry %q", got, f.digest(t, ref))
 			}
-			checkTree(t, f, ref)
+			f.checkTree(t, ref)
 		})
 	}
 }
 
 // checkTree wants the two files that the context's Dockerfile makes.
-func checkTree(t *testing.T, f *fixture, ref string) {
+func (f *fixture) checkTree(t *testing.T, ref string) {
 	t.Helper()
 	tree := must[lab.Tree](t)(f.registry.ImageTree(t.Context(), ref))
 	for _, p := range []string{"/srv/hello.txt", "/srv/copy"} {

@@ -32,6 +32,8 @@ type fixture struct {
 	// base is the base image; images are Docker's names of ours.
 	base   string
 	images map[string]string
+	// foreign is Docker's name of an image that is not ours.
+	foreign string
 }
 
 // newFixture makes everything; it skips the test if something is missing, or fails it in CI.
@@ -92,6 +94,13 @@ func (f *fixture) pushBase(t *testing.T) error {
 	if err := lab.PushBusybox(t.Context(), from); err != nil {
 		return err
 	}
+	must[string](t)(lab.Must(t.Context(), "docker", "pull", "-q", from))
+	f.foreign = strings.TrimSpace(must[string](t)(lab.Must(t.Context(), "docker", "inspect", "--format", "{{.Id}}", from)))
+	t.Cleanup(func() {
+		if err := lab.ForgetImages(context.WithoutCancel(t.Context()), open.Addr); err != nil {
+			t.Error(err)
+		}
+	})
 	img, err := remote.Image(must[name.Reference](t)(name.ParseReference(from)))
 	if err != nil {
 		return err
