@@ -39,19 +39,22 @@ func Build(ctx context.Context, env Env, req Request) (_ *Result, err error) {
 	if err != nil {
 		return nil, err
 	}
-	if req.DryRun {
-		return &Result{}, printPlans(env.Stdout, graphs)
+	if req.DryRun || req.PrintPlan {
+		if err := printPlans(env.Stdout, graphs); err != nil || req.DryRun {
+			return &Result{}, err
+		}
 	}
 	b.trees.prefetch(graphs)
 	b.latest = b.latestTime(graphs)
-	if err := b.noteBases(ctx, graphs); err != nil {
+	if err := b.noteBases(ctx, graphs[:wanted(graphs)]); err != nil {
 		return nil, err
 	}
 	solved, err := solve.Solve(ctx, graphs, b.parts())
 	if err != nil {
 		return nil, err
 	}
-	made, err := b.assemble(ctx, graphs, solved)
+	results := wanted(graphs)
+	made, err := b.assemble(ctx, graphs[:results], solved[:results])
 	if err != nil {
 		return nil, err
 	}
@@ -63,9 +66,18 @@ func Build(ctx context.Context, env Env, req Request) (_ *Result, err error) {
 	}
 	out := &Result{Digest: made.Digest()}
 	if !req.Outputs.NoPush {
-		out.Destinations = slices.Concat(req.Outputs.Destinations, req.Outputs.Repositories)
+		out.Destinations = slices.DeleteFunc(slices.Concat(req.Outputs.Destinations, req.Outputs.Repositories), b.output.Kept)
 	}
 	return out, nil
+}
+
+// wanted is how many graphs make the result; the others come after them.
+func wanted(graphs []*plan.Graph) int {
+	n := slices.IndexFunc(graphs, func(g *plan.Graph) bool { return g.Aside })
+	if n < 0 {
+		return len(graphs)
+	}
+	return n
 }
 
 // prepare plans the build while the destinations are asked whether they would take the result.
@@ -110,9 +122,9 @@ func (b *builder) parts() solve.Parts {
 	return p
 }
 
-// made sends a new layer ahead, unless it will be merged with others.
+// made sends a new layer ahead, unless it will be merged with others or made anew.
 func (b *builder) made(l solve.Layer) {
-	if b.req.Squash == SquashNone {
+	if b.req.Squash == SquashNone && len(b.ignored) == 0 {
 		b.output.Upload(b.blob(l))
 	}
 }

@@ -59,6 +59,7 @@ type builder struct {
 	started    time.Time
 	invocation string
 	key        *sign.Key // nil if nothing is signed
+	ignored    ignored
 
 	// latest, if not nil, is the time that no file of a new layer may be younger than. It is set before the first is made.
 	latest *time.Time
@@ -154,6 +155,9 @@ func openForPlan(ctx context.Context, env Env, req Request) (_ *builder, err err
 			err = errors.Join(err, b.close())
 		}
 	}()
+	if b.ignored, err = parseIgnored(req.IgnorePaths); err != nil {
+		return nil, err
+	}
 	if err := b.openSecrets(); err != nil {
 		return nil, err
 	}
@@ -235,7 +239,7 @@ func (b *builder) openRegistry() (err error) {
 		DigestFile: o.DigestFile, NameWithDigestFile: o.NameWithDigestFile, NameTagWithDigestFile: o.NameTagWithDigestFile,
 		Names: o.Names, Repositories: o.Repositories, Exports: o.Exports, Stdout: b.env.Stdout,
 		MetadataFile: o.MetadataFile, IIDFile: o.IIDFile,
-		BuilderOutputDir: o.BuilderOutputDir, SkipPushPermissionCheck: o.SkipPushPermissionCheck, PushRetries: o.PushRetries,
+		BuilderOutputDir: o.BuilderOutputDir, SkipPushPermissionCheck: o.SkipPushPermissionCheck, PushRetries: o.PushRetries, IgnoreImmutableTags: o.IgnoreImmutableTags,
 	}, b.env.Events)
 	if err != nil {
 		return err

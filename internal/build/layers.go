@@ -42,8 +42,11 @@ type finished struct {
 func (b *builder) finish(ctx context.Context, g *plan.Graph, r *solve.Result) (*finished, error) {
 	f := &finished{stage: r.Stage, config: image.Clone(&r.Stage.Config), layers: r.Layers, files: r.Files}
 	stampHistory(&f.config, g, r)
+	if err := b.leaveOut(ctx, f); err != nil {
+		return nil, err
+	}
 	if b.req.Squash != SquashNone {
-		if err := b.squash(ctx, r, f, b.now(g)); err != nil {
+		if err := b.squash(ctx, f, b.now(g)); err != nil {
 			return nil, err
 		}
 	}
@@ -68,9 +71,9 @@ func utc(t time.Time) *time.Time {
 	return &t
 }
 
-// squash merges the new layers of r, or all. The history keeps every entry: those of merged layers say that they
+// squash merges the new layers of f, or all. The history keeps every entry: those of merged layers say that they
 // have none, and a last one stands for the layer that was made of them, as "docker build --squash" has it.
-func (b *builder) squash(ctx context.Context, r *solve.Result, f *finished, now time.Time) error {
+func (b *builder) squash(ctx context.Context, f *finished, now time.Time) error {
 	kept := 0
 	if b.req.Squash == SquashNew {
 		for kept < len(f.layers) && f.layers[kept].Base {
@@ -81,7 +84,7 @@ func (b *builder) squash(ctx context.Context, r *solve.Result, f *finished, now 
 	if merged == 0 {
 		return nil
 	}
-	made, err := b.merge(ctx, r.Files, kept)
+	made, err := b.merge(ctx, f.files, kept)
 	if err != nil {
 		return fmt.Errorf("merge %d layers: %w", merged, err)
 	}
@@ -114,7 +117,7 @@ func (b *builder) merge(ctx context.Context, files *rootfs.Stack, kept int) (sol
 	}
 	m := b.maker()
 	m.opts = b.req.layers()
-	return m.Make(ctx, rootfs.Changes(from, to), false)
+	return m.Make(ctx, b.changes(from, to), false)
 }
 
 // recompress stores a layer of a base image with the compression of the new layers.

@@ -19,7 +19,7 @@ import (
 	"hako/internal/sandbox/foreign"
 )
 
-// plan reads the Dockerfile and makes a graph of it for each platform.
+// plan reads the Dockerfile and makes a graph of it for each platform, and then one for each further target on each of them.
 func (b *builder) plan(ctx context.Context) ([]*plan.Graph, error) {
 	start := b.env.Now()
 	defer func() { b.env.Events.Emit(event.Span{Name: "plan", Start: start, End: b.env.Now()}) }()
@@ -28,14 +28,18 @@ func (b *builder) plan(ctx context.Context) ([]*plan.Graph, error) {
 		return nil, err
 	}
 	b.tellSyntax()
-	graphs := make([]*plan.Graph, len(platforms))
-	warnings := make([][]plan.Warning, len(platforms))
-	errs := make([]error, len(platforms))
+	targets := append([]string{b.req.Target}, b.req.AlsoTargets...)
+	n := len(platforms) * len(targets)
+	graphs, warnings, errs := make([]*plan.Graph, n), make([][]plan.Warning, n), make([]error, n)
 	var g errgroup.Group
-	for i, p := range platforms {
-		opts := b.planOptions(p, len(platforms) > 1, func(w plan.Warning) { warnings[i] = append(warnings[i], w) })
+	for i := range n {
+		opts := b.planOptions(platforms[i%len(platforms)], len(platforms) > 1, func(w plan.Warning) { warnings[i] = append(warnings[i], w) })
+		opts.Target = targets[i/len(platforms)]
 		g.Go(func() error {
 			graphs[i], errs[i] = b.planFor(ctx, opts)
+			if errs[i] == nil {
+				graphs[i].Aside = i >= len(platforms)
+			}
 			return nil
 		})
 	}
@@ -189,7 +193,11 @@ func (r *Request) hasIndex() (bool, error) {
 func printPlans(w io.Writer, graphs []*plan.Graph) error {
 	for _, g := range graphs {
 		if len(graphs) > 1 {
-			if _, err := fmt.Fprintf(w, "# %s\n", image.FormatPlatform(g.Target.Config.Platform)); err != nil {
+			title := image.FormatPlatform(g.Target.Config.Platform)
+			if g.Aside {
+				title += " " + g.Target.ID()
+			}
+			if _, err := fmt.Fprintf(w, "# %s\n", title); err != nil {
 				return err
 			}
 		}

@@ -20,6 +20,8 @@ type Request struct {
 	Dockerfile string
 	// Target is the stage to build; empty means the last.
 	Target string
+	// AlsoTargets are further stages to build, whose results nothing is done with.
+	AlsoTargets []string
 	// BuildArgs are --build-arg values by name, already resolved against the environment.
 	BuildArgs map[string]string
 	// Labels are added to the result, in order; later ones win.
@@ -36,11 +38,15 @@ type Request struct {
 	// ExtraHosts are --add-host entries, name and address; Hostname is the steps' host name; ShmSizeBytes their /dev/shm.
 	ExtraHosts   []KeyValue
 	ShmSizeBytes int64
+	// IgnorePaths are left out of every new layer of the result, with all below them; elements may be patterns of path.Match.
+	IgnorePaths []string
 	// RewriteTimestamp says that no file of a new layer may be younger than SOURCE_DATE_EPOCH, which is a build argument.
 	// Reproducible says the same, and that all times are zero if there is no epoch.
 	RewriteTimestamp, Reproducible bool
 	// DryRun says to print the plan to Env.Stdout and build nothing.
 	DryRun bool
+	// PrintPlan says to print it, and then to build.
+	PrintPlan bool
 	// Jobs bounds how many steps run at the same time; 0 leaves it to the machine's cores and the memory limit.
 	Jobs int
 	// Sandbox is the engine that RUN steps run in: "native", "sentry", or "auto" for the first that works; empty is "auto".
@@ -101,6 +107,8 @@ type Outputs struct {
 	BuilderOutputDir string
 	// SkipPushPermissionCheck leaves out the check, before the build, that every destination can be pushed to.
 	SkipPushPermissionCheck bool
+	// IgnoreImmutableTags makes a success of a registry's refusal to give a tag another image.
+	IgnoreImmutableTags bool
 	// PushRetries repeats a whole push of a destination that many times.
 	PushRetries int
 }

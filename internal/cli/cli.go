@@ -313,10 +313,13 @@ func (c *command) warn() {
 			c.ui.Emit(event.Warning{Message: fmt.Sprintf("--%s is an old spelling; use --%s", f.name, f.alias)})
 		}
 	}
-	for _, kv := range c.env.Environ {
-		if name, _, _ := strings.Cut(kv, "="); strings.HasPrefix(name, "FF_KANIKO_") {
-			c.ui.Emit(event.Warning{Message: name + " has no effect: kaniko's feature flags do not exist here"})
+	for _, f := range flags() {
+		if f.tell && !c.vs.byName[f.name].isDefault() {
+			c.ui.Emit(event.Warning{Message: fmt.Sprintf("--%s has no effect: %s", f.name, f.why)})
 		}
+	}
+	if set := c.features(); len(set) > 0 {
+		c.ui.Emit(event.Warning{Message: "no effect: " + strings.Join(set, ", ") + ": " + whyFeatures})
 	}
 }
 

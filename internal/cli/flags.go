@@ -42,6 +42,8 @@ type flag struct {
 	alias string
 	// hidden flags are left out of the help.
 	hidden bool
+	// tell says to warn whoever gives a flag without effect: what it is for has to be done in another way.
+	tell bool
 }
 
 const (
@@ -70,7 +72,7 @@ func inputFlags() []flag {
 		{name: "file", kind: stringKind, help: "docker's name of --dockerfile", forks: "D", status: used, alias: "dockerfile", hidden: true},
 		{name: "bucket", short: "b", kind: stringKind, help: "Google Cloud Storage bucket that holds the context", forks: "GCO", status: later, hidden: true},
 		{name: "git", kind: multiKind, help: "options for git contexts, key=value", forks: "GCO", status: noEffect, why: whyLocal},
-		{name: "target", kind: multiKind, help: "stage to build; the last if not given", forks: "GCO", status: used},
+		{name: "target", kind: multiKind, help: "stage to build; the last if not given; of several (repeated, or separated by commas) the first is the result, and all are built", forks: "GCO", status: used},
 		{name: "build-arg", kind: multiKind, help: "NAME=VALUE for an ARG; NAME alone takes the value from the environment", forks: "GCO", status: used},
 		{name: "build-context", kind: kvKind, help: "NAME=PLACE, what takes the place of the stage or image NAME: a directory, a git repository, a URL, docker-image://IMAGE, oci-layout://PATH or target:STAGE", forks: "D", status: used},
 		{name: "custom-platform", kind: stringKind, help: "platform to build for, os/arch[/variant]; this machine's if not given", forks: "GCO", status: used},
@@ -143,7 +145,7 @@ func registryFlags() []flag {
 		{name: "skip-default-registry-fallback", kind: boolKind, def: "false", help: "fail if no mirror has an image", forks: "GCO", status: used},
 		{name: "push-retry", kind: intKind, def: "0", help: "times to repeat a whole push that failed", forks: "GCO", status: used},
 		{name: "image-download-retry", kind: intKind, def: "0", help: "times to repeat the fetch of a manifest", forks: "GCO", status: noEffect, why: whyRetriesNet},
-		{name: "push-ignore-immutable-tag-errors", kind: boolKind, def: "false", help: "succeed if the tag exists and must not change", forks: "GCO", status: later},
+		{name: "push-ignore-immutable-tag-errors", kind: boolKind, def: "false", help: "succeed if the tag exists and the registry lets no tag change", forks: "GCO", status: used},
 		{name: "skip-push-permission-check", kind: boolKind, def: "false", help: "do not check before the build that every destination can be pushed to", forks: "GCO", status: used},
 		{name: "credential-helpers", kind: multiKind, help: "where to look for credentials after the configuration files, in order: env, google, ecr, acr, gitlab; all if not given, none if empty", forks: "O", status: used},
 		{name: "azure-container-registry-config", kind: stringKind, help: "has no effect in kaniko either", forks: "GCO", status: noEffect, why: "a leftover of a library that kaniko uses; it never had an effect", hidden: true},
@@ -157,14 +159,14 @@ func stepFlags() []flag {
 		{name: "snapshot-mode", kind: stringKind, def: "full", help: "how changed files are found: full, redo or time", forks: "GCO", status: noEffect, why: whyExact, values: []string{"full", "redo", "time"}},
 		{name: "snapshotMode", kind: stringKind, help: "old spelling of --snapshot-mode", forks: "GCO", status: noEffect, why: whyExact, alias: "snapshot-mode", hidden: true},
 		{name: "use-new-run", kind: boolKind, def: "false", help: "find changed files by their metadata", forks: "GCO", status: noEffect, why: whyExact},
-		{name: "ignore-path", kind: multiKind, help: "path to leave out of the image", forks: "GCO", status: later},
+		{name: "ignore-path", kind: multiKind, help: "path to leave out of the new layers of the image, with all below; an element may be a pattern, as /opt/*/cache", forks: "GCO", status: used},
 		{name: "ignore-var-run", kind: boolKind, def: "true", help: "leave /var/run out of the image", forks: "GCO", status: noEffect, why: "nothing of the builder's is ever seen in /var/run, so what is there belongs to the image, as with docker build"},
 		{name: "whitelist-var-run", kind: boolKind, def: "true", help: "old spelling of --ignore-var-run", forks: "GCO", status: noEffect, why: "as --ignore-var-run", hidden: true},
 		{name: "image-fs-extract-retry", kind: intKind, def: "0", help: "times to repeat unpacking the base image", forks: "GCO", status: noEffect, why: whyNoRootFS},
 		{name: "cleanup", kind: boolKind, def: "false", help: "delete the file system at the end", forks: "GCO", status: noEffect, why: "everything that a build makes on the way is always deleted"},
 		{name: "pre-cleanup", kind: boolKind, def: "false", help: "delete the file system before the build", forks: "O", status: noEffect, why: whyNoRootFS},
 		{name: "preserve-context", kind: boolKind, def: "false", help: "keep the context and restore it afterwards", forks: "O", status: noEffect, why: "the context is never changed"},
-		{name: "materialize", kind: boolKind, def: "false", help: "leave the final file system in place", forks: "O", status: later},
+		{name: "materialize", kind: boolKind, def: "false", help: "leave the final file system in place", forks: "O", status: noEffect, why: "the builder's own root is never touched; --output DIRECTORY writes the files of the image", tell: true},
 		{name: "skip-unused-stages", kind: boolKind, def: "false", help: "build only the stages that are needed", forks: "GCO", status: noEffect, why: "only the stages that are needed are ever built"},
 		{name: "force-build-metadata", kind: boolKind, def: "false", help: "make layers for instructions that change no file", forks: "GCO", status: noEffect, why: "such instructions are part of the configuration and the history, as with docker build"},
 	}

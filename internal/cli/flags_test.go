@@ -9,32 +9,138 @@ import (
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
+	"github.com/spf13/pflag"
 )
 
 var update = goflag.Bool("update", false, "rewrite golden files")
 
-// kanikoFlagNames are the flags of kaniko's executor in any of its forks, hidden and old ones included.
-const kanikoFlagNames = `annotation azure-container-registry-config bucket build-arg cache cache-copy-layers cache-dir cache-repo
-cache-run-layers cache-ttl cleanup compressed-caching compression compression-level context context-sub-path credential-helpers
-custom-platform customPlatform destination digest-file dockerfile dryrun force force-build-metadata git ignore-path ignore-var-run
-image-download-retry image-format image-fs-extract-retry image-name-tag-with-digest-file image-name-with-digest-file insecure
-insecure-pull insecure-registry kaniko-dir label log-format log-timestamp materialize no-push no-push-cache oci-layout-path
-pre-cleanup preserve-context push-ignore-immutable-tag-errors push-retry registry-certificate registry-client-cert registry-map
-registry-mirror reproducible secret single-snapshot skip-default-registry-fallback skip-push-permission-check skip-tls-verify
-skip-tls-verify-pull skip-tls-verify-registry skip-unused-stages snapshot-mode snapshotMode tar-path tarPath target use-new-run
-verbosity whitelist-var-run`
-
-func TestEveryFlagOfKanikoIsKnown(t *testing.T) {
-	t.Parallel()
-	var got []string
-	for _, f := range flags() {
-		if f.forks != "D" && f.forks != "H" {
-			got = append(got, f.name)
+// kanikos are the flags or variables of one of kaniko's forks: the fields of each line of a file, by the first.
+func kanikos(t *testing.T, file string) map[string][]string {
+	t.Helper()
+	data, err := os.ReadFile(filepath.Join("testdata", "kaniko", file))
+	if err != nil {
+		t.Fatal(err)
+	}
+	out := map[string][]string{}
+	for line := range strings.Lines(string(data)) {
+		if fields := strings.Fields(line); len(fields) > 0 && fields[0] != "#" {
+			out[fields[0]] = fields
 		}
 	}
-	slices.Sort(got)
-	if diff := cmp.Diff(strings.Fields(kanikoFlagNames), got); diff != "" {
-		t.Errorf("kaniko's flags (-) and ours (+):\n%s", diff)
+	return out
+}
+
+// shape is a flag as a line of testdata/kaniko has it.
+func shape(f flag) []string {
+	names := map[kind]string{
+		boolKind: "bool", stringKind: "string", intKind: "int", durationKind: "duration", multiKind: "multi", kvKind: "key=value", multimapKind: "multimap",
+	}
+	or := func(s string) string {
+		if s == "" {
+			return "-"
+		}
+		return s
+	}
+	return []string{f.name, or(f.short), names[f.kind], or(f.def)}
+}
+
+// TestEveryFlagOfKanikoIsKnown compares the table with the flags of each fork: spelling, short form, type and default. What is
+// different on purpose is named here.
+func TestEveryFlagOfKanikoIsKnown(t *testing.T) {
+	t.Parallel()
+	different := map[string]string{
+		"kaniko-dir": "in G and C /kaniko, which is the first place that is tried here",
+		"target":     "in G and C a string: the last one given counts, here the first",
+		"cache-ttl":  "336h, spelled as Go prints it",
+	}
+	for _, fork := range []string{"G", "C", "O"} {
+		want := kanikos(t, "executor-"+fork+".txt")
+		got := map[string][]string{}
+		for _, f := range flags() {
+			if strings.Contains(f.forks, fork) {
+				got[f.name] = shape(f)
+			}
+		}
+		for name := range different {
+			if want[name] == nil || got[name] == nil {
+				t.Errorf("fork %s: --%s is missing", fork, name)
+			}
+			delete(want, name)
+			delete(got, name)
+		}
+		if diff := cmp.Diff(want, got); diff != "" {
+			t.Errorf("flags of fork %s (-) and ours (+):\n%s", fork, diff)
+		}
+	}
+}
+
+// TestEveryFlagOfKanikoIsTaken gives each flag of each fork a value that it takes, in every form that it can be given in.
+func TestEveryFlagOfKanikoIsTaken(t *testing.T) {
+	t.Parallel()
+	values := map[string]string{
+		"string": "x", "multi": "a=b", "key=value": "a=b", "multimap": "a=b;c=d", "int": "3", "duration": "6h", "bool": "true",
+	}
+	special := map[string]string{
+		"verbosity": "debug", "log-format": "json", "compression": "zstd", "image-format": "oci", "snapshot-mode": "redo", "snapshotMode": "time",
+		"custom-platform": "linux/amd64", "customPlatform": "linux/amd64", "credential-helpers": "env", "secret": "id=a,env=A", "annotation": "a=b",
+	}
+	for _, fork := range []string{"G", "C", "O"} {
+		for name, fields := range kanikos(t, "executor-"+fork+".txt") {
+			v := values[fields[2]]
+			if s, ok := special[name]; ok {
+				v = s
+			}
+			forms := [][]string{{"--" + name + "=" + v}}
+			if fields[2] == "bool" {
+				forms = append(forms, []string{"--" + name})
+			} else {
+				forms = append(forms, []string{"--" + name, v})
+			}
+			if fields[1] != "-" {
+				forms = append(forms, []string{"-" + fields[1], v}, []string{"-" + fields[1] + v})
+			}
+			for _, form := range forms {
+				vs := newValues()
+				set := pflag.NewFlagSet("executor", pflag.ContinueOnError)
+				vs.register(set)
+				if err := set.Parse(form); err != nil {
+					t.Errorf("fork %s: %q: %v", fork, form, err)
+				}
+			}
+		}
+	}
+}
+
+// TestNothingOfKanikosIsRefused holds that each flag of each fork works or has no effect for a reason.
+func TestNothingOfKanikosIsRefused(t *testing.T) {
+	t.Parallel()
+	for _, f := range flags() {
+		if f.status == later && f.name != "bucket" {
+			t.Errorf("--%s is refused", f.name)
+		}
+	}
+}
+
+func TestEveryVariableOfKanikoIsKnown(t *testing.T) {
+	t.Parallel()
+	for _, fork := range []string{"G", "C", "O"} {
+		var want, got []string
+		for name := range kanikos(t, "variables-"+fork+".txt") {
+			want = append(want, name)
+		}
+		for _, v := range environment() {
+			if strings.Contains(v.forks, fork) {
+				got = append(got, v.name)
+			}
+			if (v.help == "") == (v.why == "") {
+				t.Errorf("%s works, or has no effect for a reason", v.name)
+			}
+		}
+		slices.Sort(want)
+		slices.Sort(got)
+		if diff := cmp.Diff(want, got); diff != "" {
+			t.Errorf("variables of fork %s (-) and ours (+):\n%s", fork, diff)
+		}
 	}
 }
 

@@ -415,7 +415,7 @@ func (c *command) outputs(vs *values, p *outputPlan) (build.Outputs, error) {
 		TarPath: vs.str("tar-path"), OCILayoutPath: vs.str("oci-layout-path"), DigestFile: vs.str("digest-file"),
 		NameWithDigestFile: vs.str("image-name-with-digest-file"), NameTagWithDigestFile: vs.str("image-name-tag-with-digest-file"),
 		MetadataFile: vs.str("metadata-file"), IIDFile: vs.str("iidfile"),
-		SkipPushPermissionCheck: vs.bool("skip-push-permission-check"), PushRetries: vs.int("push-retry"),
+		SkipPushPermissionCheck: vs.bool("skip-push-permission-check"), PushRetries: vs.int("push-retry"), IgnoreImmutableTags: vs.bool("push-ignore-immutable-tag-errors"),
 		BuilderOutputDir: c.getenv("BUILDER_OUTPUT"),
 	}
 	tags := vs.list("tag")
@@ -428,12 +428,9 @@ func (c *command) outputs(vs *values, p *outputPlan) (build.Outputs, error) {
 		return o, errors.New("a push needs the name of the image: give --tag")
 	}
 	o.Destinations = slices.Concat(o.Destinations, p.names)
-	if text := c.getenv("KANIKO_NO_PUSH"); text != "" {
-		noPush, err := strconv.ParseBool(text)
-		if err != nil {
-			return o, fmt.Errorf("KANIKO_NO_PUSH=%q is not a bool", text)
-		}
-		o.NoPush = noPush
+	var err error
+	if o.NoPush, err = c.boolVariable("KANIKO_NO_PUSH", o.NoPush); err != nil {
+		return o, err
 	}
 	named := o.NameWithDigestFile != "" || o.NameTagWithDigestFile != ""
 	pushes := len(o.Destinations)+len(o.Repositories) > 0

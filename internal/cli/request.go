@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -18,12 +19,12 @@ func (c *command) request(vs *values, operands []string) (build.Request, error) 
 	req := build.Request{
 		Context: vs.str("context"), ContextSubPath: vs.str("context-sub-path"), Dockerfile: vs.str("dockerfile"),
 		DryRun: vs.bool("dryrun"), NoCache: vs.bool("no-cache"),
-		WorkDir:       firstSet(vs.str("kaniko-dir"), c.getenv("KANIKO_DIR")),
-		Jobs:          vs.int("jobs"),
-		Sandbox:       c.sandbox(vs),
-		BuildArgs:     c.buildArgs(vs.list("build-arg")),
-		Labels:        pairs(vs.list("label"), "="),
-		Reproducible:  vs.bool("reproducible"),
+		WorkDir:      firstSet(vs.str("kaniko-dir"), c.getenv("KANIKO_DIR")),
+		Jobs:         vs.int("jobs"),
+		Sandbox:      c.sandbox(vs),
+		BuildArgs:    c.buildArgs(vs.list("build-arg")),
+		Labels:       pairs(vs.list("label"), "="),
+		Reproducible: vs.bool("reproducible"), IgnorePaths: vs.list("ignore-path"),
 		NamedContexts: pairs(vs.list("build-context"), "="),
 		Registry:      c.registry(vs),
 		Cache:         cacheOf(vs),
@@ -39,9 +40,7 @@ func (c *command) request(vs *values, operands []string) (build.Request, error) 
 	if err := c.epoch(vs, req.BuildArgs); err != nil {
 		errs = append(errs, err)
 	}
-	if req.Target, err = target(vs.list("target")); err != nil {
-		errs = append(errs, err)
-	}
+	req.Target, req.AlsoTargets = targets(vs.list("target"))
 	if req.Platforms, err = platforms(vs.str("custom-platform"), vs.list("platform")); err != nil {
 		errs = append(errs, err)
 	}
@@ -58,6 +57,9 @@ func (c *command) request(vs *values, operands []string) (build.Request, error) 
 	if err != nil {
 		return req, errors.Join(append(errs, err)...)
 	}
+	if req.PrintPlan, err = c.printPlan(plan); err != nil {
+		errs = append(errs, err)
+	}
 	req.Squash = squash(vs)
 	if err := plan.request(vs, &req); err != nil {
 		errs = append(errs, err)
@@ -69,6 +71,16 @@ func (c *command) request(vs *values, operands []string) (build.Request, error) 
 		errs = append(errs, err)
 	}
 	return req, errors.Join(errs...)
+}
+
+// printPlan says whether the plan is to be printed before the build, where the result of p does not need the place.
+func (c *command) printPlan(p *outputPlan) (bool, error) {
+	const name = "KANIKO_PRINT_PLAN"
+	yes, err := c.boolVariable(name, false)
+	if yes && p.toStdout() {
+		return false, fmt.Errorf("%s: standard output takes the result already", name)
+	}
+	return yes, err
 }
 
 func cacheOf(vs *values) build.Cache {
@@ -149,11 +161,16 @@ func pairs(given []string, sep string) []build.KeyValue {
 	return out
 }
 
-// target takes the list of the live fork as far as one stage: "--target a" or none.
-func target(given []string) (string, error) {
+// targets are the stage whose image is the result, the last if there is none, and those that are built besides:
+// a list of the live fork's, repeated or separated by commas.
+func targets(given []string) (string, []string) {
 	var names []string
 	for _, g := range given {
-		names = append(names, strings.Split(g, ",")...)
+		for _, name := range strings.Split(g, ",") {
+			if name = strings.TrimSpace(name); name != "" && !slices.Contains(names, name) {
+				names = append(names, name)
+			}
+		}
 	}
 	switch len(names) {
 	case 0:
@@ -161,7 +178,7 @@ func target(given []string) (string, error) {
 	case 1:
 		return names[0], nil
 	}
-	return "", errors.New("more than one --target is not supported yet")
+	return names[0], names[1:]
 }
 
 // platforms are kaniko's one (custom), or docker's list (given), which is repeated or separated by commas.

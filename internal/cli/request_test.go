@@ -232,7 +232,6 @@ func TestRefused(t *testing.T) {
 		{args: []string{"--secret=src=x"}, want: "--secret: the id is missing"},
 		{args: []string{"--secret=id=x,type=s3cr3t"}, want: "--secret: the type is neither file nor env"},
 		{args: []string{"--ssh=x=/sock,raw=maybe"}, want: "--ssh x: raw=maybe is neither true nor false"},
-		{args: []string{"--target=a,b"}, want: "more than one --target is not supported yet"},
 		{args: []string{"--snapshot-mode=fast"}, want: `invalid argument "fast" for "--snapshot-mode" flag: must be one of full, redo, time`},
 		{args: []string{"--image-format=tar"}, want: `invalid argument "tar" for "--image-format" flag: must be one of docker, oci`},
 		{args: []string{"--insecure=maybe"}, want: `invalid argument "maybe" for "--insecure" flag: strconv.ParseBool: parsing "maybe": invalid syntax`},

@@ -61,7 +61,9 @@ func (v *value) Set(s string) error {
 		err = checkPair(s)
 	case multimapKind:
 		for _, pair := range strings.Split(s, ";") {
-			err = errors.Join(err, checkPair(pair))
+			if pair != "" { // kaniko takes an empty map, as a template that is not filled in leaves it
+				err = errors.Join(err, checkPair(pair))
+			}
 		}
 	}
 	if err != nil {

@@ -17,7 +17,8 @@ import (
 )
 
 // writeDigestFiles writes the files that name the digest. They have kaniko's form: the digest alone without a
-// line end, and a line for each destination with Docker Hub as "index.docker.io".
+// line end, and a line for each destination with Docker Hub as "index.docker.io". Where both files with names are asked for,
+// both have the tags: jobs read them so, since kaniko has always written one text to both.
 func (o *Output) writeDigestFiles(ctx context.Context, d digest.Digest) error {
 	var names, tags strings.Builder
 	for _, r := range o.digests {
@@ -28,9 +29,13 @@ func (o *Output) writeDigestFiles(ctx context.Context, d digest.Digest) error {
 		fmt.Fprintf(&names, "%s@%s\n", t.Context().Name(), d)
 		fmt.Fprintf(&tags, "%s:%s@%s\n", t.Context().Name(), t.TagStr(), d)
 	}
+	withName := names.String()
+	if o.options.NameTagWithDigestFile != "" {
+		withName = tags.String()
+	}
 	for _, f := range []struct{ path, text string }{
 		{o.options.DigestFile, d.String()},
-		{o.options.NameWithDigestFile, names.String()},
+		{o.options.NameWithDigestFile, withName},
 		{o.options.NameTagWithDigestFile, tags.String()},
 	} {
 		if f.path == "" {
@@ -94,7 +99,7 @@ func (o *Output) names() []string {
 // (/dev/termination-log), which a rename could not replace. A URL is PUT to.
 func (o *Output) writeSmall(ctx context.Context, path, text string) error {
 	if strings.HasPrefix(path, "https://") {
-		if err := o.client.PutURL(ctx, path, "text/plain; charset=utf-8", []byte(text)); err != nil {
+		if err := o.client.PutURL(ctx, path, "text/plain", []byte(text)); err != nil {
 			return &diag.Error{What: "send the image's digest", Cause: err}
 		}
 		return nil

@@ -47,6 +47,8 @@ type Options struct {
 	BuilderOutputDir string
 	// SkipPushPermissionCheck makes Check do nothing.
 	SkipPushPermissionCheck bool
+	// IgnoreImmutableTags makes a success of a registry's refusal to give a tag another image; see Kept.
+	IgnoreImmutableTags bool
 	// PushRetries repeats a destination's push that many times, after a second, two, four…
 	PushRetries int
 	// RetryDelay is the first of these pauses; zero means one second.
@@ -144,8 +146,9 @@ type Output struct {
 	stop       context.CancelCauseFunc
 	stopped    context.Context // ends the background uploads
 
-	mu      sync.Mutex // guards uploads
-	uploads map[uploadKey]*upload
+	mu        sync.Mutex // guards uploads and immutable
+	uploads   map[uploadKey]*upload
+	immutable map[string]bool // names of tags
 }
 
 // errClosed is why uploads end that nobody needs any more.
@@ -160,7 +163,7 @@ func New(client *registry.Client, o Options, events event.Sink) (*Output, error)
 	if o.RetryDelay <= 0 {
 		o.RetryDelay = time.Second
 	}
-	out := &Output{client: client, options: o, events: events, uploads: map[uploadKey]*upload{}}
+	out := &Output{client: client, options: o, events: events, uploads: map[uploadKey]*upload{}, immutable: map[string]bool{}}
 	var err error
 	if out.tags, err = parseTags(o.Destinations); err != nil {
 		return nil, err

@@ -247,6 +247,46 @@ func TestPushRetries(t *testing.T) {
 	}
 }
 
+// TestImmutableTags holds that a registry that lets no tag change is no failure if the user says so, and what that is.
+func TestImmutableTags(t *testing.T) {
+	t.Parallel()
+	answer := func(code, message string) string {
+		return fmt.Sprintf(`{"errors":[{"code":%q,"message":%q}]}`, code, message)
+	}
+	for name, c := range map[string]struct {
+		status int
+		body   string
+		fails  bool
+	}{
+		"Artifact Registry": {400, answer("MANIFEST_INVALID", "cannot update tag 1. The repository has enabled tag immutability"), false},
+		"ECR":               {400, answer("TAG_INVALID", "The image tag '1' already exists in the 'a' repository and cannot be overwritten because the tag is immutable."), false},
+		"ECR before":        {400, answer("TAG_INVALID", "The image tag '1' already exists in the 'a' repository and cannot be overwritten because the repository is immutable."), false},
+		"Harbor":            {412, answer("PRECONDITION", "Failed to process request due to 'a:1' configured as immutable."), false},
+		"a code":            {409, answer("IMAGE_TAG_ALREADY_EXISTS", ""), false},
+		"a bad tag":         {400, answer("TAG_INVALID", "manifest tag did not match URI"), true},
+		"denied":            {403, answer("DENIED", "requested access to the resource is denied"), true},
+		"down":              {500, answer("UNKNOWN", "the store is immutable just now"), true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			for _, ignore := range []bool{false, true} {
+				reg := registrytest.New()
+				host := reg.Start(t)
+				reg.Inject(registrytest.Fault{Method: "PUT", Path: "/a/manifests/1", Status: c.status, Body: c.body})
+				r, _ := result(t)
+				o := open(t, output.Options{Destinations: []string{host + "/a:1", host + "/b:1"}, IgnoreImmutableTags: ignore})
+				err := o.Write(t.Context(), r)
+				if want := c.fails || !ignore; (err != nil) != want {
+					t.Errorf("ignored: %t: error %v", ignore, err)
+				}
+				if got := [2]bool{o.Kept(host + "/a:1"), o.Kept(host + "/b:1")}; got != [2]bool{ignore && !c.fails, false} {
+					t.Errorf("ignored: %t: kept: %v", ignore, got)
+				}
+			}
+		})
+	}
+}
+
 func TestUploadAhead(t *testing.T) {
 	t.Parallel()
 	reg := registrytest.New()
@@ -496,12 +536,20 @@ func TestDigestFiles(t *testing.T) {
 	if err := os.WriteFile(o.NameWithDigestFile, bytes.Repeat([]byte("old"), 1000), 0o644); err != nil {
 		t.Fatal(err)
 	}
+	both := o
+	o.NameTagWithDigestFile = ""
 	write(t, o, r)
 	d := r.Digest().String()
+	want := "index.docker.io/a/b@" + d + "\nghcr.io/c/d@" + d + "\n"
+	if diff := cmp.Diff(want, string(must[[]byte](t)(os.ReadFile(o.NameWithDigestFile)))); diff != "" {
+		t.Error(diff)
+	}
+	both.NameWithDigestFile = filepath.Join(dir, "like tags") // kaniko writes one text to both
+	write(t, both, r)
 	for path, want := range map[string]string{
-		o.DigestFile:            d,
-		o.NameWithDigestFile:    "index.docker.io/a/b@" + d + "\nghcr.io/c/d@" + d + "\n",
-		o.NameTagWithDigestFile: "index.docker.io/a/b:latest@" + d + "\nghcr.io/c/d:1@" + d + "\n",
+		o.DigestFile:               d,
+		both.NameWithDigestFile:    "index.docker.io/a/b:latest@" + d + "\nghcr.io/c/d:1@" + d + "\n",
+		both.NameTagWithDigestFile: "index.docker.io/a/b:latest@" + d + "\nghcr.io/c/d:1@" + d + "\n",
 	} {
 		if diff := cmp.Diff(want, string(must[[]byte](t)(os.ReadFile(path)))); diff != "" {
 			t.Errorf("%s: %s", path, diff)

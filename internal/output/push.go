@@ -239,9 +239,28 @@ func (o *Output) neighbours(ctx context.Context, repo name.Repository, l Layer) 
 // pushTop puts the manifest or index of the result, as a tag or as its digest.
 func (o *Output) pushTop(ctx context.Context, repo name.Repository, as string, r *Result) error {
 	d, data := r.top()
-	if err := o.client.Repository(repo, registry.Push).PutManifest(ctx, as, d.MediaType, data); err != nil {
+	err := o.client.Repository(repo, registry.Push).PutManifest(ctx, as, d.MediaType, data)
+	if o.options.IgnoreImmutableTags && registry.IsImmutableTag(err) {
+		o.events.Emit(event.Info{Message: fmt.Sprintf("Immutable tag error ignored for %s@%s: the tag %s stays as it is", repo.Name(), d.Digest, as)})
+		o.mu.Lock()
+		defer o.mu.Unlock()
+		o.immutable[repo.Name()+":"+as] = true
+		return nil
+	}
+	if err != nil {
 		return err
 	}
 	o.events.Emit(event.Debug{Message: fmt.Sprintf("pushed %s as %s in %s", d.Digest, as, repo.Name())})
 	return nil
+}
+
+// Kept says whether the tag that destination names has its old image still, because its registry lets no tag change.
+func (o *Output) Kept(destination string) bool {
+	tag, err := registry.ParseTag(destination)
+	if err != nil {
+		return false
+	}
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return o.immutable[tag.Name()]
 }

@@ -16,6 +16,8 @@ import (
 
 // Graph is what has to be done for one target on one platform. It is immutable and prints as text (String).
 type Graph struct {
+	// Aside says that the target is built for its own sake: nothing is done with what comes out.
+	Aside bool
 	// Stages holds only what Target needs, each stage after those it stands on or copies from.
 	Stages []*Stage
 	Target *Stage

@@ -46,6 +46,23 @@ func (e *ResponseError) Has(codes ...string) bool {
 	return slices.ContainsFunc(codes, func(c string) bool { return slices.Contains(e.Codes, c) })
 }
 
+// IsImmutableTag says whether err is a registry's refusal to give a tag another image. The answers are those of Artifact
+// Registry ("… has enabled tag immutability"), ECR (TAG_INVALID, "… cannot be overwritten because the tag is immutable", in
+// older times "the repository"), Harbor (PRECONDITION, "… configured as immutable") and Quay, or a code that says it.
+func IsImmutableTag(err error) bool {
+	var e *ResponseError
+	if !errors.As(err, &e) || e.Method != http.MethodPut || e.Status < 400 || e.Status >= 500 {
+		return false
+	}
+	if strings.Contains(strings.ToLower(e.Message), "immutab") {
+		return true
+	}
+	return slices.ContainsFunc(e.Codes, func(c string) bool {
+		c = strings.ReplaceAll(strings.ToUpper(c), "_", "")
+		return strings.Contains(c, "TAGALREADYEXISTS") || strings.Contains(c, "IMMUTABLE")
+	})
+}
+
 // errRefused is the kind of error for answers that no well-meaning registry gives.
 var errRefused = errors.New("refused")
 

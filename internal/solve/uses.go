@@ -14,7 +14,7 @@ type uses struct {
 
 func newUses(g *plan.Graph) *uses {
 	u := &uses{read: map[*plan.Stage]bool{}, lastRun: map[*plan.Stage]int{}, result: map[*plan.Stage]bool{}}
-	for st := g.Target; st != nil; st = st.Base.Stage {
+	for st := g.Target; st != nil && !g.Aside; st = st.Base.Stage {
 		u.result[st] = true
 	}
 	for _, st := range g.Stages {
