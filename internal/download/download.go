@@ -102,6 +102,10 @@ type Request struct {
 	URL string
 	// Checksum is what the content must have, sha256, sha384 or sha512; empty if anything will do.
 	Checksum digest.Digest
+	// Header is sent to the URL's own server, and not to others that it redirects to. If it is not nil, no other login is used.
+	Header http.Header
+	// MaxBytes bounds the size of this file; zero means what [Options] says.
+	MaxBytes int64
 }
 
 // Fetch gets a file. A content encoding of the server's ("gzip") is undone, as browsers and BuildKit do.
@@ -112,7 +116,7 @@ func (c *Client) Fetch(ctx context.Context, r Request) (_ *File, err error) {
 	if err != nil {
 		return nil, err
 	}
-	t := &transfer{client: c, url: u, pinned: r.Checksum != ""}
+	t := &transfer{client: c, url: u, pinned: r.Checksum != "", header: r.Header, limit: min(orDefault(r.MaxBytes, c.options.MaxBytes), c.options.MaxBytes)}
 	ctx, cancel := context.WithTimeoutCause(ctx, c.options.MaxTime, fmt.Errorf("the transfer takes longer than %s", c.options.MaxTime))
 	defer cancel()
 	f, err := t.run(ctx, r.Checksum)
@@ -147,8 +151,11 @@ func beforeSecrets(text string) string {
 // redact is what may be said of a URL.
 func redact(u *url.URL) string { return web.RedactURL(u) }
 
-// pinnedKey marks the context of a request whose content is known beforehand.
-type pinnedKey struct{}
+// pinnedKey marks the context of a request whose content is known beforehand, headerKey that of one with headers of its own.
+type (
+	pinnedKey struct{}
+	headerKey struct{}
+)
 
 var (
 	errManyRedirects = errors.New("it redirects more than 10 times")
@@ -167,6 +174,11 @@ func (c *Client) checkRedirect(req *http.Request, via []*http.Request) error {
 	}
 	if !web.SameOrigin(req.URL, via[0].URL) {
 		req.Header.Del("Authorization")
+		if own, ok := req.Context().Value(headerKey{}).(http.Header); ok {
+			for name := range own {
+				req.Header.Del(name)
+			}
+		}
 	}
 	if req.URL.Scheme == "https" || via[len(via)-1].URL.Scheme == "http" {
 		return nil

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"hash"
 	"io"
+	"maps"
 	"net/http"
 	"net/url"
 	"os"
@@ -34,6 +35,8 @@ type transfer struct {
 	client *Client
 	url    *url.URL
 	pinned bool
+	header http.Header // nil if the client's logins count
+	limit  int64       // bytes
 
 	// What the first answer said, and the connection that is read now.
 	resp      *http.Response
@@ -89,7 +92,7 @@ func (t *transfer) once(ctx context.Context, file *os.File, want digest.Digest) 
 		return nil, err
 	}
 	defer t.disconnect()
-	limit := t.client.options.MaxBytes
+	limit := t.limit
 	if t.total > limit {
 		return nil, fmt.Errorf("%w: %d bytes, more than %d", errTooBig, t.total, limit)
 	}
@@ -176,10 +179,14 @@ func (t *transfer) connect(ctx context.Context) error {
 	if t.pinned {
 		ctx = context.WithValue(ctx, pinnedKey{}, true)
 	}
+	if t.header != nil {
+		ctx = context.WithValue(ctx, headerKey{}, t.header)
+	}
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, t.url.String(), nil)
 	if err != nil {
 		return err
 	}
+	maps.Copy(req.Header, t.header.Clone())
 	// Asked for by hand, so that net/http leaves the encoding alone: only the bytes on the wire can be resumed.
 	req.Header.Set("Accept-Encoding", "gzip")
 	if err := t.authorize(ctx, req); err != nil {
@@ -187,7 +194,9 @@ func (t *transfer) connect(ctx context.Context) error {
 	}
 	if t.offset > 0 {
 		req.Header.Set("Range", fmt.Sprintf("bytes=%d-", t.offset))
-		req.Header.Set("If-Range", t.validator)
+		if t.validator != "" { // else the digest of all of it says whether it was still the same file
+			req.Header.Set("If-Range", t.validator)
+		}
 	}
 	resp, err := t.client.http.Do(req)
 	if err != nil {
@@ -202,7 +211,7 @@ func (t *transfer) connect(ctx context.Context) error {
 
 // authorize sets the header if the URL has no user.
 func (t *transfer) authorize(ctx context.Context, req *http.Request) error {
-	if t.url.User != nil || t.client.options.Credentials == nil {
+	if t.url.User != nil || t.header != nil || t.client.options.Credentials == nil {
 		return nil // net/http takes the user from the URL
 	}
 	value, err := t.client.options.Credentials(ctx, t.url)
@@ -297,7 +306,7 @@ func (s *stream) Read(p []byte) (int, error) {
 func (s *stream) resume(cause error) error {
 	s.disconnect()
 	s.client.options.Events.Emit(event.Debug{Message: fmt.Sprintf("GET %s: the connection ended at byte %d: %s", redact(s.url), s.offset, web.RedactError(cause, redact))})
-	if s.offset > 0 && s.validator == "" || s.offset == 0 {
+	if s.validator == "" && !s.pinned || s.offset == 0 {
 		return errRestart
 	}
 	if s.offset-s.mark >= resumeProgress {

@@ -63,6 +63,8 @@ type repository struct {
 	shallow []gitpack.ID
 	subs    map[string]*repository // submodules by path; nil for one that stays empty
 	attrs   bool                   // there is a .gitattributes file somewhere
+	final   string                 // the remote, after redirects
+	lfsURL  string                 // the server of large files that .lfsconfig names, or empty
 }
 
 // title is what people call the repository.
@@ -113,6 +115,7 @@ func (f *fetcher) once(ctx context.Context, t target) (*repository, error) {
 	}
 	r := &repository{target: t, subs: map[string]*repository{}}
 	defer s.Close() //nolint:errcheck // nothing was written
+	r.final = s.Remote()
 	if err := f.find(ctx, s, r); err != nil {
 		return nil, err
 	}
@@ -398,6 +401,11 @@ func (f *fetcher) check(ctx context.Context, r *repository) error {
 	}
 	if r.commit, err = parseCommit(r.pack.Format(), data); err != nil {
 		return err
+	}
+	if f.spec.LFS {
+		if err := r.readLFSConfig(ctx); err != nil {
+			return &diag.Error{What: r.title() + ": .lfsconfig", Cause: err}
+		}
 	}
 	return f.measure(ctx, r)
 }

@@ -12,6 +12,7 @@ import (
 	"os"
 	"time"
 
+	"hako/internal/download"
 	"hako/internal/event"
 	"hako/internal/gitpack"
 	"hako/internal/gitwire"
@@ -36,6 +37,8 @@ type Spec struct {
 	CommitTimes bool
 	// FetchByCommit fetches Checksum, a whole commit, without asking what Ref stands for.
 	FetchByCommit bool
+	// LFS says that files which are pointers of Git LFS are the files that they point to, where .gitattributes says so.
+	LFS bool
 }
 
 // Options says how repositories are fetched.
@@ -46,6 +49,9 @@ type Options struct {
 	File func(name string) (*os.File, error)
 	// Now is the time of all files.
 	Now time.Time
+	// Download gets large files of Git LFS. It must be set if [Spec].LFS is; Clock is the time then, time.Now if nil.
+	Download *download.Client
+	Clock    func() time.Time
 	// Events receives progress and warnings; nil drops them.
 	Events event.Sink
 	// RetryDelay is the first pause before a fetch that was cut is tried again; zero means one second.
@@ -86,6 +92,9 @@ func Fetch(ctx context.Context, o Options, s Spec) (_ *Tree, err error) {
 	}
 	if o.RetryDelay == 0 {
 		o.RetryDelay = time.Second
+	}
+	if o.Clock == nil {
+		o.Clock = time.Now
 	}
 	o.Limits = o.Limits.orDefault()
 	f := &fetcher{options: o, spec: s}

@@ -33,7 +33,8 @@ type Tree struct {
 	top     *repository
 	root    *place
 	time    time.Time
-	gitDir  *gitDir // nil if there is none
+	gitDir  *gitDir   // nil if there is none
+	lfs     *lfsFiles // nil if pointers stay as they are
 
 	mu     sync.Mutex // guards what follows
 	places map[string]*place
@@ -65,6 +66,9 @@ func newTree(ctx context.Context, f *fetcher, top *repository) (*Tree, error) {
 	}
 	if f.spec.CommitTimes {
 		t.time = top.commit.time
+	}
+	if f.spec.LFS {
+		t.lfs = newLFSFiles(ctx, t)
 	}
 	root, err := t.newPlace(top, top.commit.tree, ".", nil)
 	if err != nil {
@@ -109,7 +113,13 @@ func (t *Tree) Format() string { return t.top.pack.Format().String() }
 func (t *Tree) Time() time.Time { return t.top.commit.time }
 
 // Close frees all that was fetched. The tree must not be used any more.
-func (t *Tree) Close() error { return t.fetcher.close() }
+func (t *Tree) Close() error {
+	var err error
+	if t.lfs != nil {
+		err = t.lfs.close()
+	}
+	return errors.Join(err, t.fetcher.close())
+}
 
 // Lstat implements [tree.Tree].
 func (t *Tree) Lstat(p string) (tree.Entry, error) {
@@ -150,6 +160,9 @@ func (t *Tree) lstat(p string) (tree.Entry, error) {
 
 // size is that of a file as it is read.
 func (t *Tree) size(in *place, e entry, p string) (int64, error) {
+	if ptr, ok, err := t.pointer(in, e); ok || err != nil {
+		return ptr.Size, err
+	}
 	c := t.conversion(in, e)
 	if c == nil {
 		_, n, err := in.repo.pack.Stat(e.id)
@@ -229,6 +242,13 @@ func (t *Tree) open(p string) (io.ReadCloser, error) {
 	}
 	if e.kind != file && e.kind != executable {
 		return nil, errors.New("it is not a regular file")
+	}
+	ptr, ok, err := t.pointer(in, e)
+	switch {
+	case err != nil:
+		return nil, err
+	case ok:
+		return t.lfs.open(in.repo, ptr)
 	}
 	c := t.conversion(in, e)
 	if c == nil {

@@ -100,13 +100,14 @@ type link interface {
 
 // Session is a conversation with a server about one repository. One goroutine uses it.
 type Session struct {
-	client *Client
-	remote string // for people
-	link   link
-	v2     bool
-	caps   map[string]string // capabilities, with what stands after "="
-	format gitpack.Format
-	refs   []Ref // of version 0
+	client  *Client
+	address string
+	remote  string // for people
+	link    link
+	v2      bool
+	caps    map[string]string // capabilities, with what stands after "="
+	format  gitpack.Format
+	refs    []Ref // of version 0
 }
 
 // Ref is a reference of a server.
@@ -124,7 +125,7 @@ type Ref struct {
 // asked for, which is another one for a submodule. The caller closes the session.
 // Errors say what the server answered; they hold no secret. The hint of what to do is [Hint]'s.
 func (c *Client) Open(ctx context.Context, remote, named string) (*Session, error) {
-	s := &Session{client: c, remote: Redact(remote), caps: map[string]string{}}
+	s := &Session{client: c, address: remote, remote: Redact(remote), caps: map[string]string{}}
 	var err error
 	if s.link, err = c.dial(ctx, remote, named); err != nil {
 		return nil, s.fail(ctx, err)
@@ -228,6 +229,14 @@ func (a *address) hostPort(port string) string {
 		port = a.port
 	}
 	return net.JoinHostPort(a.host, port)
+}
+
+// Remote is the repository's address, after redirects. It may hold a user and a password.
+func (s *Session) Remote() string {
+	if l, ok := s.link.(*httpLink); ok {
+		return l.base.String()
+	}
+	return s.address
 }
 
 // Close ends the session.

@@ -65,19 +65,28 @@ func (e *AuthError) Error() string {
 func (e *AuthError) Unwrap() error { return e.Err }
 
 // dialSSH runs git-upload-pack on the server.
-func (c *Client) dialSSH(ctx context.Context, a *address) (_ link, err error) {
+func (c *Client) dialSSH(ctx context.Context, a *address) (link, error) {
+	client, g, err := c.connectSSH(ctx, a)
+	if err != nil {
+		return nil, err
+	}
+	return startUploadPack(client, g, a.path)
+}
+
+// connectSSH logs in to the server.
+func (c *Client) connectSSH(ctx context.Context, a *address) (*ssh.Client, *idleGuard, error) {
 	user := a.user
 	if user == "" {
 		user = defaultUser
 	}
 	keys, err := c.options.SSH.open(ctx)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	defer keys.close()
 	hosts, err := c.options.SSH.hosts()
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	at := a.hostPort(sshPort)
 	config := &ssh.ClientConfig{
@@ -87,7 +96,7 @@ func (c *Client) dialSSH(ctx context.Context, a *address) (_ link, err error) {
 	}
 	conn, err := (&net.Dialer{Timeout: dialTimeout}).DialContext(ctx, "tcp", at)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	g := &idleGuard{idle: c.options.IdleTimeout, kill: func() { _ = conn.Close() }} // whoever waits on it sees the error
 	stop := context.AfterFunc(ctx, g.cut)
@@ -98,9 +107,9 @@ func (c *Client) dialSSH(ctx context.Context, a *address) (_ link, err error) {
 		if strings.Contains(err.Error(), "unable to authenticate") { // there is no type for it
 			err = &AuthError{User: user, Tried: keys.tried, Err: errors.New("the server accepts none of the keys")}
 		}
-		return nil, err
+		return nil, nil, err
 	}
-	return startUploadPack(ssh.NewClient(sshConn, channels, requests), g, a.path)
+	return ssh.NewClient(sshConn, channels, requests), g, nil
 }
 
 // guardedConn is a connection on which nothing may hang while the two sides make each other's acquaintance.
