@@ -223,12 +223,24 @@ func parseDigest(s string) map[string]string {
 	return map[string]string{algorithm: value}
 }
 
+// withoutDirectory is a git repository without the directory of it that is meant.
+func withoutDirectory(uri string) string {
+	at, ref, ok := strings.Cut(uri, "#")
+	if !ok {
+		return uri
+	}
+	if ref, _, _ = strings.Cut(ref, ":"); ref == "" {
+		return at
+	}
+	return at + "#" + ref
+}
+
 // dependencies are the images and remote files that the build took, each once, by URI. complete says that there is
 // nothing else: neither a local directory nor anything without a digest.
 func (w *walk) dependencies() (out []resource, complete bool, err error) {
 	complete = w.build.Context != "" && w.build.ContextDigest != ""
 	if w.build.Context != "" {
-		out = append(out, resource{w.build.Context, parseDigest(w.build.ContextDigest)})
+		out = append(out, resource{withoutDirectory(w.build.Context), parseDigest(w.build.ContextDigest)})
 	}
 	for _, ref := range w.images {
 		r, err := imageResource(ref)

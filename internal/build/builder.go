@@ -5,6 +5,7 @@ import (
 	"crypto/rand"
 	"errors"
 	"fmt"
+	"net/http"
 	"os"
 	"path/filepath"
 	"slices"
@@ -51,6 +52,7 @@ type builder struct {
 	steps   *workdir.Dir
 	cache   *cache.Cache // nil without one
 	trees   *trees
+	logins  *logins
 	secrets secrets
 	agents  *sshagent.Agents
 	// contexts are the named contexts by plan.ContextName.
@@ -190,24 +192,33 @@ func (b *builder) openState(ctx context.Context) (err error) {
 
 // openTrees opens what fetches named contexts and what ADD names.
 func (b *builder) openTrees() {
-	who := &logins{secrets: func() secrets { return b.secrets }, getenv: b.env.Getenv, trusted: map[string]bool{}}
-	who.trust(b.req.Context)
+	b.logins = &logins{secrets: func() secrets { return b.secrets }, getenv: b.env.Getenv, trusted: map[string]bool{}}
+	b.logins.trust(b.req.Context)
 	for _, place := range b.contexts {
-		who.trust(place)
+		b.logins.trust(place)
 	}
-	fetcher := download.New(download.Options{
-		File: b.dir.File, Transport: b.env.Sources, UserAgent: b.req.Registry.UserAgent, Events: b.env.Events, Credentials: who.forFile,
-	})
-	git := gitwire.New(gitwire.Options{
-		Transport: b.env.Sources, UserAgent: b.req.Registry.UserAgent, Events: b.env.Events, Credentials: who.forGit, SSH: b.ssh(),
-	})
+	git, fetcher := b.fetchers(b.env.Sources)
 	life, cancel := context.WithCancelCause(b.life)
 	b.trees = newTrees(life, contextsource.Options{
 		Cwd: b.env.Cwd, Now: b.env.Now(), Getenv: b.env.Getenv, File: b.dir.File, Events: b.env.Events, Registry: b.client,
 		Download: fetcher, MaxBytes: b.maxContext(),
-		Git: gittree.Options{Client: git, File: b.dir.File, Now: b.env.Now(), Events: b.env.Events, Workers: b.req.jobs()},
+		Git: gittree.Options{
+			Client: git, Download: fetcher, Clock: b.env.Now, File: b.dir.File, Now: b.env.Now(), Events: b.env.Events, Workers: b.req.jobs(),
+		},
 	}, b.exclude())
-	b.closers = append(b.closers, nothing(fetcher.Close), nothing(git.Close), b.trees.close, nothing(func() { cancel(errEnded) }))
+	b.closers = append(b.closers, b.trees.close, nothing(func() { cancel(errEnded) }))
+}
+
+// fetchers are what gets git repositories and files by rt; nil is a transport of their own.
+func (b *builder) fetchers(rt http.RoundTripper) (*gitwire.Client, *download.Client) {
+	git := gitwire.New(gitwire.Options{
+		Transport: rt, UserAgent: b.req.Registry.UserAgent, Events: b.env.Events, Credentials: b.logins.forGit, SSH: b.ssh(),
+	})
+	files := download.New(download.Options{
+		File: b.dir.File, Transport: rt, UserAgent: b.req.Registry.UserAgent, Events: b.env.Events, Credentials: b.logins.forFile,
+	})
+	b.closers = append(b.closers, nothing(git.Close), nothing(files.Close))
+	return git, files
 }
 
 // errEnded is why sources are no longer fetched when nobody needs them any more.

@@ -12,6 +12,7 @@ import (
 	"path/filepath"
 	"strings"
 
+	"hako/internal/contextsource"
 	"hako/internal/gitwire"
 	"hako/internal/web"
 )
@@ -125,6 +126,9 @@ func (l *logins) netrc(u *url.URL) (string, error) {
 // trust notes the servers among places that the user named.
 func (l *logins) trust(places ...string) {
 	for _, p := range places {
+		if strings.HasPrefix(p, "git://") {
+			p, _ = contextsource.PullURL(p, l.getenv)
+		}
 		if u, err := url.Parse(p); err == nil && u.Host != "" {
 			l.trusted[web.Origin(u)] = true
 		}

@@ -13,6 +13,7 @@ import (
 	"hako/internal/contextsource"
 	"hako/internal/download"
 	"hako/internal/filecopy"
+	"hako/internal/gitlfs"
 	"hako/internal/gittree"
 	"hako/internal/gitwire"
 	"hako/internal/imagesource"
@@ -85,6 +86,10 @@ func TestNothingOfARequestIsIgnored(t *testing.T) {
 	) {
 		t.Errorf("%s is read by nobody, or still listed as waiting", f)
 	}
+	read, _ = names(t, "../contextsource")
+	for _, f := range missing(read, reflect.TypeFor[contextsource.Git]()) {
+		t.Errorf("%s is read by nobody, or still listed as waiting", f)
+	}
 	read, _ = names(t, "../solve")
 	for _, f := range missing(read,
 		reflect.TypeFor[plan.Run](), reflect.TypeFor[plan.Copy](), reflect.TypeFor[plan.Mkdir](), reflect.TypeFor[plan.From](), reflect.TypeFor[plan.Part](),
@@ -97,11 +102,15 @@ func TestNothingOfARequestIsIgnored(t *testing.T) {
 // TestEveryOptionIsSet fails when a part has an option that nobody can reach.
 func TestEveryOptionIsSet(t *testing.T) {
 	t.Parallel()
-	_, set := names(t, ".", "../solve")
+	_, set := names(t, "../contextsource", "../gitlfs", "../gittree")
+	for _, f := range missing(set, reflect.TypeFor[gittree.Spec](), reflect.TypeFor[download.Request](), reflect.TypeFor[gitlfs.Options]()) {
+		t.Errorf("%s is set by nobody, or still listed as waiting", f)
+	}
+	_, set = names(t, ".", "../solve")
 	for _, f := range missing(set,
 		reflect.TypeFor[output.Options](), reflect.TypeFor[registry.Options](), reflect.TypeFor[imagesource.Options](),
 		reflect.TypeFor[workdir.Options](), reflect.TypeFor[filecopy.Request](), reflect.TypeFor[filecopy.Part](), reflect.TypeFor[plan.Options](), reflect.TypeFor[sandbox.Step](),
-		reflect.TypeFor[filecopy.Source](), reflect.TypeFor[gittree.Spec](), reflect.TypeFor[gitwire.SSH](), reflect.TypeFor[download.Request](),
+		reflect.TypeFor[filecopy.Source](), reflect.TypeFor[gitwire.SSH](),
 		reflect.TypeFor[contextsource.Options](), reflect.TypeFor[contextsource.Request](), reflect.TypeFor[buildcontext.Options](),
 	) {
 		t.Errorf("%s is set by nobody, or still listed as waiting", f)

@@ -6,6 +6,7 @@ import (
 	"net/http"
 	"time"
 
+	"hako/internal/contextsource"
 	"hako/internal/event"
 	"hako/internal/image"
 	"hako/internal/output"
@@ -18,6 +19,9 @@ type Request struct {
 	Context, ContextSubPath string
 	// Dockerfile is the path as given: looked up in the current directory first, then in the context.
 	Dockerfile string
+	// Git says how a git repository that is the context is fetched; with GitSkipTLSVerify, certificates are not checked for that.
+	Git              contextsource.Git
+	GitSkipTLSVerify bool
 	// Target is the stage to build; empty means the last.
 	Target string
 	// AlsoTargets are further stages to build, whose results nothing is done with.

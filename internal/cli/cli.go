@@ -318,6 +318,7 @@ func (c *command) warn() {
 			c.ui.Emit(event.Warning{Message: fmt.Sprintf("--%s has no effect: %s", f.name, f.why)})
 		}
 	}
+	c.warnOfGit()
 	if set := c.features(); len(set) > 0 {
 		c.ui.Emit(event.Warning{Message: "no effect: " + strings.Join(set, ", ") + ": " + whyFeatures})
 	}

@@ -48,7 +48,6 @@ type flag struct {
 
 const (
 	whyNoWarmer   = "base images are not kept in a directory yet: their layers are fetched only where a step reads them"
-	whyLocal      = "it is about contexts that are not supported yet"
 	whyNoRootFS   = "no base image is unpacked over the builder's files, so there is nothing to repeat, clean or protect"
 	whyExact      = "a step's changes are recorded exactly and at no extra cost, whatever the mode"
 	whyRetriesNet = "every request to a registry is repeated as needed"
@@ -71,7 +70,7 @@ func inputFlags() []flag {
 		{name: "dockerfile", short: "f", kind: stringKind, def: "Dockerfile", help: "Dockerfile; looked up in the current directory, then in the context", forks: "GCO", status: used},
 		{name: "file", kind: stringKind, help: "docker's name of --dockerfile", forks: "D", status: used, alias: "dockerfile", hidden: true},
 		{name: "bucket", short: "b", kind: stringKind, help: "Google Cloud Storage bucket that holds the context", forks: "GCO", status: later, hidden: true},
-		{name: "git", kind: multiKind, help: "options for git contexts, key=value", forks: "GCO", status: noEffect, why: whyLocal},
+		{name: "git", kind: multiKind, help: "for a git context: branch=NAME, recurse-submodules=BOOL, insecure-skip-tls=BOOL, lfs=BOOL, keep-git-dir=BOOL; single-branch and depth have no effect, since one commit is fetched", forks: "GCO", status: used},
 		{name: "target", kind: multiKind, help: "stage to build; the last if not given; of several (repeated, or separated by commas) the first is the result, and all are built", forks: "GCO", status: used},
 		{name: "build-arg", kind: multiKind, help: "NAME=VALUE for an ARG; NAME alone takes the value from the environment", forks: "GCO", status: used},
 		{name: "build-context", kind: kvKind, help: "NAME=PLACE, what takes the place of the stage or image NAME: a directory, a git repository, a URL, docker-image://IMAGE, oci-layout://PATH or target:STAGE", forks: "D", status: used},

@@ -50,7 +50,7 @@ func (c *command) request(vs *values, operands []string) (build.Request, error) 
 	if req.ShmSizeBytes, err = sizeBytes(vs.str("shm-size")); err != nil {
 		errs = append(errs, fmt.Errorf("--shm-size: %w", err))
 	}
-	if err := c.mounts(vs, &req); err != nil {
+	if err := errors.Join(c.mounts(vs, &req), takeGit(vs, &req)); err != nil {
 		errs = append(errs, err)
 	}
 	plan, err := c.outputPlan(vs)

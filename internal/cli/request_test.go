@@ -177,7 +177,7 @@ func TestRequest(t *testing.T) {
 		{
 			name: "flags without effect", args: []string{
 				"--force", "--cleanup", "--snapshot-mode=time", "--use-new-run=true", "--compressed-caching=false", "--skip-unused-stages",
-				"--ignore-var-run=false", "--cache=false", "--git", "branch=x",
+				"--ignore-var-run=false", "--cache=false", "--git", "single-branch=true",
 				"--single-snapshot=false", "--image-format=", "--reproducible=0", "--image-fs-extract-retry", "5",
 			},
 		},

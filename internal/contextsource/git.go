@@ -2,15 +2,46 @@ package contextsource
 
 import (
 	"context"
+	"fmt"
+	"net/url"
+	"os"
+	"path/filepath"
 	"strings"
+
+	"github.com/moby/buildkit/frontend/dockerfile/dfgitutil"
+
+	"hako/internal/diag"
+	"hako/internal/event"
+	"hako/internal/gittree"
+	"hako/internal/gitwire"
 )
 
-// isGit says whether text names a git repository.
-func isGit(text string) bool {
+// A git repository is written in kaniko's form, git://host/path#ref#commit, or in docker's: https://host/path.git#ref:subdir,
+// user@host:path, ssh://…, each with docker's query. The two disagree about git://, which is https for kaniko (or what
+// GIT_PULL_METHOD says), and git's own protocol for docker. Here it is what kaniko says; GIT_PULL_METHOD=git is docker's.
+// They also disagree about submodules: kaniko leaves them out, docker does not.
+
+// Git says how a repository that is a context is fetched. The zero value is what the form of the place stands for.
+type Git struct {
+	// Branch is a branch or a tag that takes the place of the one in the place; empty for none.
+	Branch string
+	// Submodules, if not nil, says whether submodules are fetched; nil is what the form of the place says.
+	Submodules *bool
+	// KeepDir adds a .git directory.
+	KeepDir bool
+	// KeepPointers says that files of Git LFS stay what the repository has in their place.
+	KeepPointers bool
+	// CommitTimes gives all files the time of the commit.
+	CommitTimes bool
+}
+
+// isGit says whether the place is a git repository.
+func (o *opener) isGit() bool {
+	text := o.req.Place
 	scheme, rest, ok := strings.Cut(text, "://")
 	switch {
 	case !ok:
-		return strings.HasPrefix(text, "git@")
+		return o.isShortGit(text)
 	case scheme == "git" || scheme == "ssh":
 		return true
 	case scheme != "http" && scheme != "https":
@@ -21,7 +52,173 @@ func isGit(text string) bool {
 	return strings.HasSuffix(path, ".git")
 }
 
+// isShortGit says whether text is user@host:path or github.com/owner/name, and not a directory of that name.
+func (o *opener) isShortGit(text string) bool {
+	user, rest, ok := strings.Cut(text, "@")
+	host, path, ok2 := strings.Cut(rest, ":")
+	remote := ok && ok2 && user != "" && host != "" && path != "" && !strings.Contains(user+host, "/")
+	if !remote && !strings.HasPrefix(text, githubPrefix) {
+		return false
+	}
+	_, err := os.Lstat(filepath.Join(o.Cwd, text))
+	return err != nil
+}
+
+const githubPrefix = "github.com/"
+
 // openGit fetches a git repository at one commit.
-func (o *opener) openGit(_ context.Context) (*Source, error) {
-	return nil, o.unsupported("git")
+func (o *opener) openGit(ctx context.Context) (*Source, error) {
+	spec, err := o.gitSpec()
+	if err != nil {
+		return nil, err
+	}
+	t, err := gittree.Fetch(ctx, o.Git, *spec)
+	if err != nil {
+		return nil, err
+	}
+	at := t.Time()
+	s := &Source{
+		Tree: t, Name: gitwire.Redact(spec.Remote), URI: gitURI(spec), Digest: t.Format() + ":" + t.Commit(), Time: &at,
+		closers: []func() error{t.Close},
+	}
+	o.Events.Emit(event.Info{Message: fmt.Sprintf("%s is the commit %s of %s", o.req.Title, t.Commit(), s.URI)})
+	return s, nil
+}
+
+// gitURI is the repository for others: without secrets, with the reference and the directory.
+func gitURI(s *gittree.Spec) string {
+	uri := gitwire.Redact(s.Remote)
+	if s.Ref != "" || s.Subdir != "" {
+		uri += "#" + s.Ref
+	}
+	if s.Subdir != "" {
+		uri += ":" + s.Subdir
+	}
+	return uri
+}
+
+// gitSpec reads the place.
+func (o *opener) gitSpec() (*gittree.Spec, error) {
+	text := o.req.Place
+	if strings.HasPrefix(text, githubPrefix) {
+		text = "https://" + text
+		if path, rest, ok := strings.Cut(text, "#"); !strings.HasSuffix(path, ".git") {
+			if text = path + ".git"; ok {
+				text += "#" + rest
+			}
+		}
+	}
+	kaniko := strings.HasPrefix(text, "git://")
+	commit := ""
+	if kaniko {
+		var err error
+		if text, commit, err = cutCommit(text); err != nil {
+			return nil, err
+		}
+	}
+	ref, isGit, err := dfgitutil.ParseGitRef(text)
+	if err != nil || !isGit {
+		return nil, &diag.Error{
+			What: "git repository " + gitwire.Redact(text), Cause: parseReason(err),
+			Hint: "Write git://host/path#ref#commit, https://host/path.git#ref:directory or user@host:path#ref:directory.",
+		}
+	}
+	g := o.req.Git
+	s := &gittree.Spec{
+		Remote: ref.Remote, Ref: ref.Ref, Subdir: ref.SubDir, Checksum: ref.Checksum, FetchByCommit: ref.FetchByCommit,
+		CommitTimes: g.CommitTimes || ref.MTime == "commit", LFS: !g.KeepPointers,
+		KeepGitDir:     g.KeepDir || ref.KeepGitDir != nil && *ref.KeepGitDir,
+		SkipSubmodules: kaniko,
+	}
+	for _, say := range []*bool{ref.Submodules, g.Submodules} {
+		if say != nil {
+			s.SkipSubmodules = !*say
+		}
+	}
+	if kaniko {
+		var known bool
+		if s.Remote, known = PullURL(ref.Remote, o.Getenv); !known {
+			o.Events.Emit(event.Warning{Message: pullMethod + "=" + o.Getenv(pullMethod) + " has no meaning, so https is used; https, http, ssh and git have one"})
+		}
+	}
+	o.chooseRef(s, commit)
+	return s, checkGit(s)
+}
+
+// cutCommit cuts the commit off that kaniko has after a second #.
+func cutCommit(text string) (rest, commit string, err error) {
+	parts := strings.Split(text, "#")
+	switch {
+	case len(parts) > 3:
+		return "", "", &diag.Error{What: fmt.Sprintf("git repository %s: there is a third # after it", gitwire.Redact(parts[0])), Hint: "Write git://host/path#ref#commit."}
+	case len(parts) == 3:
+		return parts[0] + "#" + parts[1], parts[2], nil
+	}
+	return text, "", nil
+}
+
+// parseReason is what is wrong with an address, without the address.
+func parseReason(err error) error {
+	if u, ok := err.(*url.Error); ok { //nolint:errorlint // what is around it may repeat the address
+		return u.Err
+	}
+	return err
+}
+
+// PullURL is what git://host/path stands for in a context: another scheme, by the variable GIT_PULL_METHOD. known is false if
+// that has a value without a meaning; then it is https, as in kaniko.
+func PullURL(remote string, getenv func(string) string) (_ string, known bool) {
+	rest := strings.TrimPrefix(remote, "git://")
+	switch method := strings.ToLower(getenv(pullMethod)); method {
+	case "", "https":
+		return "https://" + rest, true
+	case "http", "git":
+		return method + "://" + rest, true
+	case "ssh":
+		if host, _, _ := strings.Cut(rest, "/"); !strings.Contains(host, "@") {
+			rest = "git@" + rest
+		}
+		return "ssh://" + rest, true
+	}
+	return "https://" + rest, false
+}
+
+const pullMethod = "GIT_PULL_METHOD"
+
+// chooseRef decides between the places where a reference can be named: a commit counts before a branch of --git, and that
+// before the place's.
+func (o *opener) chooseRef(s *gittree.Spec, commit string) {
+	branch := o.req.Git.Branch
+	chosen := s.Ref
+	switch {
+	case commit != "":
+		chosen = commit
+	case branch != "" && !isCommit(s.Ref):
+		chosen = branch
+	}
+	if branch != "" && s.Ref != "" && s.Ref != branch && "refs/heads/"+branch != s.Ref && "refs/tags/"+branch != s.Ref {
+		o.Events.Emit(event.Warning{Message: fmt.Sprintf("--git branch=%s and #%s in --context name two references; %s is taken", branch, s.Ref, chosen)})
+	}
+	s.Ref = chosen
+}
+
+// isCommit says whether text is a whole commit id.
+func isCommit(text string) bool {
+	return (len(text) == 40 || len(text) == 64) && strings.Trim(text, "0123456789abcdefABCDEF") == ""
+}
+
+// checkGit refuses what cannot be.
+func checkGit(s *gittree.Spec) error {
+	bad := func(hint, format string, args ...any) error {
+		return &diag.Error{What: "git repository " + gitwire.Redact(s.Remote) + ": " + fmt.Sprintf(format, args...), Hint: hint}
+	}
+	switch {
+	case strings.HasPrefix(s.Ref, "-"), strings.ContainsAny(s.Ref, " \t\r\n\x00~^:?*[\\"): // git-check-ref-format(1)
+		return bad("Name a branch, a tag, a reference or a commit.", "%q cannot be a reference", s.Ref)
+	case strings.Trim(s.Checksum, "0123456789abcdefABCDEF") != "":
+		return bad("Give the commit's id in hexadecimal digits, or the beginning of it.", "the checksum %q is no commit", s.Checksum)
+	case s.FetchByCommit && !isCommit(s.Checksum):
+		return bad("Give all digits of it as commit=… in the URL.", "fetch-by-commit needs a whole commit id")
+	}
+	return nil
 }

@@ -33,6 +33,8 @@ type Request struct {
 	Dockerfile, SubPath string
 	// Input is standard input; nil if it cannot be the context.
 	Input io.Reader
+	// Git says how a git repository is fetched.
+	Git Git
 }
 
 // Options says what the sources are opened with. What a scheme does not need may be missing.
@@ -147,7 +149,7 @@ func (o *opener) kindOf() (kind, error) {
 	if text == "-" {
 		return standardInput, nil
 	}
-	if isGit(text) {
+	if o.isGit() {
 		return gitRepository, nil
 	}
 	scheme, rest, ok := strings.Cut(text, "://")
