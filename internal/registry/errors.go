@@ -2,6 +2,7 @@ package registry
 
 import (
 	"context"
+	"crypto/tls"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -110,6 +111,9 @@ func checkStatus(resp *http.Response, want ...int) error {
 // redactURL is the URL without user, password and the values of query parameters that may be secret:
 // all but the protocol's own.
 func redactURL(u *url.URL) string {
+	if u != nil {
+		u = unalias(u)
+	}
 	return web.RedactURL(u, "digest", "mount", "from", "scope", "service")
 }
 
@@ -122,10 +126,16 @@ func firstLine(s string) string { return web.FirstLine(s, redactURL) }
 // redactError takes the URLs out of errors of net/http and of go-containerregistry.
 func redactError(err error) error {
 	var answer *transport.Error
-	if errors.As(err, &answer) {
+	if errors.As(err, &answer) && !spokeHTTP(answer, err) {
 		return fromTransport(answer)
 	}
 	return web.RedactError(err, redactURL)
+}
+
+// spokeHTTP says whether the answer is what a server that wants TLS says to plain HTTP, which was tried because TLS failed:
+// then err has both, and why TLS failed is what counts.
+func spokeHTTP(answer *transport.Error, err error) bool {
+	return answer.StatusCode == http.StatusBadRequest && web.IsTLS(err) && !errors.As(err, new(tls.RecordHeaderError))
 }
 
 // fromTransport translates the library's form of an answer, which comes from the first contact and from token servers.
@@ -173,6 +183,8 @@ func (r *Repository) hint(err error) string {
 		return r.answerHint(answer)
 	case errors.Is(err, http.ErrSchemeMismatch):
 		return fmt.Sprintf("%s speaks plain HTTP; allow that with --insecure-registry=%s.", r.Host(), r.Host())
+	case web.IsTLSRefusal(err):
+		return fmt.Sprintf("The registry does not accept this client: show it a certificate with --registry-client-cert=%s=CERTIFICATE,KEY.", r.Host())
 	case web.IsTLS(err):
 		return fmt.Sprintf("Trust the registry's authority with --registry-certificate=%[1]s=FILE, or skip the check with --skip-tls-verify-registry=%[1]s.", r.Host())
 	case errors.As(err, &dns):

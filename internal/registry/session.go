@@ -114,7 +114,7 @@ func (r *Repository) used() []string {
 	defer r.mu.Unlock()
 	var out []string
 	for _, s := range r.sessions {
-		if s != nil && s.note == nil && s.source != "" && s.client != nil {
+		if s != nil && s.note == nil && s.source != "" && (s.client != nil || s.denied) {
 			out = append(out, s.source)
 		}
 	}
@@ -201,7 +201,11 @@ func (r *Repository) scope() string {
 func (r *Repository) authenticate(ctx context.Context, auth authn.Authenticator, scopes ...string) (*http.Client, error) {
 	ctx, cancel := context.WithTimeout(ctx, smallTimeout)
 	defer cancel()
-	rt, err := transport.NewWithContext(ctx, r.repo.Registry, auth, r.client.stacks[r.stack], scopes)
+	below := r.client.stacks[r.stack]
+	if r.trusted() {
+		below = privateRealm{below}
+	}
+	rt, err := transport.NewWithContext(ctx, r.repo.Registry, auth, below, scopes)
 	if err != nil {
 		return nil, cleanHandshake(err)
 	}

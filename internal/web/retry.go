@@ -173,8 +173,14 @@ func IsTLS(err error) bool {
 		hostname    x509.HostnameError
 		certificate x509.CertificateInvalidError
 	)
-	return errors.As(err, &record) || errors.As(err, &verify) || errors.As(err, &alert) ||
+	return IsTLSRefusal(err) || errors.As(err, &record) || errors.As(err, &verify) || errors.As(err, &alert) ||
 		errors.As(err, &authority) || errors.As(err, &hostname) || errors.As(err, &certificate)
+}
+
+// IsTLSRefusal says whether the other side ended the handshake, as one does that wants a client's certificate.
+func IsTLSRefusal(err error) bool {
+	var op *net.OpError
+	return errors.As(err, &op) && op.Op == "remote error" // crypto/tls: an alert of the other side
 }
 
 // IsNetwork says whether the error came from the connection and not from us.

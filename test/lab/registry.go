@@ -4,7 +4,6 @@ import (
 	"context"
 	"fmt"
 	"net"
-	"net/http"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -22,11 +21,30 @@ type Registry struct {
 
 	cmd *exec.Cmd
 	log string
+	// Data is the directory of the content.
+	Data string
 }
 
-// StartRegistry runs Debian's docker-registry with its storage in dir, without authentication if user is empty.
-// Close ends it.
+// RegistryOptions say what a registry wants of its clients. The zero value is plain HTTP for everybody.
+type RegistryOptions struct {
+	// User and Password are wanted if User is not empty; a Token instead if it is not nil.
+	User, Password string
+	Token          *TokenServer
+	// Certificate and Key are PEM files for TLS. ClientCA, if not empty, has to have signed every client's certificate.
+	Certificate, Key, ClientCA string
+	// Remote makes it a pull-through mirror of the registry at that URL.
+	Remote string
+	// Data is where another registry has its content, to be shared; empty means a directory of its own.
+	Data string
+}
+
+// StartRegistry is StartRegistryWith a user or, if user is empty, without authentication.
 func StartRegistry(ctx context.Context, dir, user, password string) (*Registry, error) {
+	return StartRegistryWith(ctx, dir, RegistryOptions{User: user, Password: password})
+}
+
+// StartRegistryWith runs Debian's docker-registry with its storage in dir. Close ends it.
+func StartRegistryWith(ctx context.Context, dir string, o RegistryOptions) (*Registry, error) {
 	bin, err := exec.LookPath("docker-registry")
 	if err != nil {
 		return nil, fmt.Errorf("find a registry: %w (apt-get install docker-registry)", err)
@@ -35,9 +53,12 @@ func StartRegistry(ctx context.Context, dir, user, password string) (*Registry, 
 	if err != nil {
 		return nil, err
 	}
-	r := &Registry{Addr: fmt.Sprintf("127.0.0.1:%d", port), User: user, Password: password, log: filepath.Join(dir, "log")}
+	r := &Registry{Addr: fmt.Sprintf("127.0.0.1:%d", port), User: o.User, Password: o.Password, log: filepath.Join(dir, "log"), Data: o.Data}
+	if r.Data == "" {
+		r.Data = filepath.Join(dir, "data")
+	}
 	config := filepath.Join(dir, "config.yml")
-	text, err := r.config(dir)
+	text, err := r.config(dir, o)
 	if err != nil {
 		return nil, err
 	}
@@ -66,12 +87,30 @@ func (r *Registry) Close() error {
 	return nil
 }
 
-func (r *Registry) config(dir string) (string, error) {
+func (r *Registry) config(dir string, o RegistryOptions) (string, error) {
 	text := fmt.Sprintf(`version: 0.1
 log: {level: warn, accesslog: {disabled: true}}
 storage: {filesystem: {rootdirectory: %s}, delete: {enabled: true}}
-http: {addr: %q}
-`, filepath.Join(dir, "data"), r.Addr)
+http:
+  addr: %q
+`, r.Data, r.Addr)
+	if o.Certificate != "" {
+		text += fmt.Sprintf("  tls: {certificate: %s, key: %s", o.Certificate, o.Key)
+		if o.ClientCA != "" {
+			text += fmt.Sprintf(", clientcas: [%s]", o.ClientCA)
+		}
+		text += "}\n"
+	}
+	if o.Remote != "" {
+		text += fmt.Sprintf("proxy: {remoteurl: %q}\n", o.Remote)
+	}
+	if o.Token != nil {
+		bundle := filepath.Join(dir, "token.pem")
+		if err := os.WriteFile(bundle, o.Token.Certificate(), 0o600); err != nil {
+			return "", fmt.Errorf("configure the registry: %w", err)
+		}
+		return text + fmt.Sprintf("auth: {token: {realm: %q, service: %q, issuer: %q, rootcertbundle: %s}}\n", o.Token.URL, tokenService, tokenIssuer, bundle), nil
+	}
 	if r.User == "" {
 		return text, nil
 	}
@@ -90,12 +129,12 @@ func (r *Registry) awaitReady(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, 30*time.Second)
 	defer cancel()
 	err := Poll(ctx, 50*time.Millisecond, func() bool {
-		resp, err := http.Get("http://" + r.Addr + "/v2/")
+		c, err := net.Dial("tcp", r.Addr)
 		if err != nil {
 			return false
 		}
-		_ = resp.Body.Close() // only the answer counts
-		return resp.StatusCode == http.StatusOK || resp.StatusCode == http.StatusUnauthorized
+		_ = c.Close() // only the answer counts
+		return true
 	})
 	if err != nil {
 		text, _ := os.ReadFile(r.log) // only makes the message better
