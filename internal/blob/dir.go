@@ -22,20 +22,28 @@ const (
 	Shared Access = iota
 	// Exclusive allows to delete blobs as well. It waits until nobody else has the directory.
 	Exclusive
+	// ReadOnly allows to read a directory that this process cannot write to, and that must be there.
+	ReadOnly
 )
+
+// staleAfter is the age at which an unfinished blob has lost its writer.
+const staleAfter = 24 * time.Hour
 
 // OpenDir opens a store in a plain directory, which outlives the process and is created if missing.
 // It waits for the lock as long as another process holds it in a way that excludes this access,
 // at most until ctx ends. The lock is held until Close.
 func OpenDir(ctx context.Context, path string, access Access) (*Store, error) {
-	if err := os.MkdirAll(path, 0o700); err != nil {
+	s := &Store{dir: path, mode: 0o644}
+	if access == ReadOnly {
+		return s, s.lockReadOnly(ctx)
+	}
+	if err := os.MkdirAll(path, 0o777); err != nil {
 		return nil, fmt.Errorf("create blob store: %w", err)
 	}
-	s := &Store{dir: path}
-	if err := s.makeDirs(); err != nil {
+	if err := s.makeDirs(0o777); err != nil {
 		return nil, err
 	}
-	lock, err := os.OpenFile(filepath.Join(path, "lock"), os.O_RDWR|os.O_CREATE, 0o600)
+	lock, err := os.OpenFile(filepath.Join(path, lockName), os.O_RDWR|os.O_CREATE, 0o666)
 	if err != nil {
 		return nil, fmt.Errorf("lock blob store: %w", err)
 	}
@@ -44,9 +52,32 @@ func OpenDir(ctx context.Context, path string, access Access) (*Store, error) {
 	}
 	s.lock = lock
 	if access == Exclusive {
-		s.dropUnfinished()
+		s.dropUnfinished(0)
+	} else {
+		s.dropUnfinished(staleAfter)
 	}
 	return s, nil
+}
+
+const lockName = "lock"
+
+// lockReadOnly takes the lock for reading, if there is one. Where nobody can write, nobody needs it.
+func (s *Store) lockReadOnly(ctx context.Context) error {
+	if _, err := os.Stat(s.blobDir()); err != nil {
+		return fmt.Errorf("open blob store: %w", err)
+	}
+	lock, err := os.Open(filepath.Join(s.dir, lockName))
+	if err != nil {
+		return nil //nolint:nilerr // see above
+	}
+	if err := flock(ctx, lock, ReadOnly); err != nil {
+		if ctx.Err() != nil {
+			return errors.Join(fmt.Errorf("lock blob store %s: %w", s.dir, err), lock.Close())
+		}
+		return lock.Close() // a file system without locks
+	}
+	s.lock = lock
+	return nil
 }
 
 // flock tries until it has the lock or ctx ends; flock(2) itself cannot be interrupted safely from Go.
@@ -69,13 +100,16 @@ func flock(ctx context.Context, f *os.File, access Access) error {
 	}
 }
 
-// dropUnfinished removes what killed writers left; nobody else writes while the lock is exclusive.
-func (s *Store) dropUnfinished() {
+// dropUnfinished removes what killed writers left: what is older than that, and all if nobody else can be writing.
+func (s *Store) dropUnfinished(than time.Duration) {
 	names, err := os.ReadDir(s.tempDir())
 	if err != nil {
 		return
 	}
 	for _, n := range names {
+		if st, err := n.Info(); err != nil || than > 0 && time.Since(st.ModTime()) < than {
+			continue
+		}
 		_ = os.Remove(filepath.Join(s.tempDir(), n.Name())) // waste, not harm: the next owner tries again
 	}
 }

@@ -24,6 +24,7 @@ import (
 // Store holds blobs by their sha256 digest. It may be used from many goroutines.
 type Store struct {
 	dir  string       // directory of the store; empty: mem holds everything
+	mode fs.FileMode  // of blobs in a directory that outlives the process
 	work *workdir.Dir // makes files in memory if dir is empty
 	lock *os.File     // of a directory that outlives the process
 
@@ -44,12 +45,12 @@ func New(d *workdir.Dir) (*Store, error) {
 		return s, nil
 	}
 	s.dir = filepath.Join(d.Path(), "blobs")
-	return s, s.makeDirs()
+	return s, s.makeDirs(0o700)
 }
 
-func (s *Store) makeDirs() error {
+func (s *Store) makeDirs(mode fs.FileMode) error {
 	for _, name := range []string{s.dir, s.blobDir(), s.tempDir()} {
-		if err := os.Mkdir(name, 0o700); err != nil && !errors.Is(err, fs.ErrExist) {
+		if err := os.Mkdir(name, mode); err != nil && !errors.Is(err, fs.ErrExist) {
 			return fmt.Errorf("create blob store: %w", err)
 		}
 	}
@@ -159,8 +160,37 @@ func (s *Store) tempFile() (*os.File, error) {
 	if s.dir == "" {
 		return s.work.File("blob")
 	}
-	return os.CreateTemp(s.tempDir(), "blob-*")
+	f, err := os.CreateTemp(s.tempDir(), "blob-*")
+	if err != nil || s.mode == 0 {
+		return f, err
+	}
+	if err := f.Chmod(s.mode); err != nil {
+		return nil, errors.Join(err, os.Remove(f.Name()), f.Close())
+	}
+	return f, nil
 }
+
+// Add stores the blob that open reads, in place of one that may be there. Its digest is verified.
+func (s *Store) Add(ctx context.Context, d digest.Digest, open func(ctx context.Context) (io.ReadCloser, error)) (err error) {
+	rc, err := open(ctx)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, rc.Close()) }()
+	w, err := s.Create(ctx)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, w.Close()) }()
+	if _, err := io.Copy(w, rc); err != nil {
+		return err
+	}
+	_, _, err = w.Commit(d)
+	return err
+}
+
+// ErrLost says that a blob is no longer where it was found, or cannot be read any more.
+var ErrLost = errors.New("the blob is lost")
 
 // Writer receives the bytes of one blob. It is used by one goroutine.
 type Writer struct {

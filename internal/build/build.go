@@ -9,7 +9,9 @@ import (
 	"github.com/opencontainers/go-digest"
 	"golang.org/x/sync/errgroup"
 
+	"hako/internal/blob"
 	"hako/internal/cgroup"
+	"hako/internal/output"
 	"hako/internal/plan"
 	"hako/internal/sandbox"
 	"hako/internal/solve"
@@ -49,12 +51,7 @@ func Build(ctx context.Context, env Env, req Request) (_ *Result, err error) {
 	if err := b.noteBases(ctx, graphs[:wanted(graphs)]); err != nil {
 		return nil, err
 	}
-	solved, err := solve.Solve(ctx, graphs, b.parts())
-	if err != nil {
-		return nil, err
-	}
-	results := wanted(graphs)
-	made, err := b.assemble(ctx, graphs[:results], solved[:results])
+	made, err := b.make(ctx, graphs)
 	if err != nil {
 		return nil, err
 	}
@@ -78,6 +75,39 @@ func wanted(graphs []*plan.Graph) int {
 		return len(graphs)
 	}
 	return n
+}
+
+// maxTries is how often a build begins again because the cache has lost something, before it makes do without.
+const maxTries = 4
+
+// make builds the images. A layer that the cache has lost since it was found is no failure: everything is solved again, with
+// what has been made so far, and without that layer.
+func (b *builder) make(ctx context.Context, graphs []*plan.Graph) (*output.Result, error) {
+	parts := b.parts()
+	for try := 1; ; try++ {
+		made, err := b.try(ctx, graphs, parts)
+		if !errors.Is(err, blob.ErrLost) || ctx.Err() != nil || try > maxTries {
+			return made, err
+		}
+		if try == maxTries {
+			b.cache.Abandon()
+		}
+	}
+}
+
+// try builds the images with what the cache has now.
+func (b *builder) try(ctx context.Context, graphs []*plan.Graph, parts solve.Parts) (*output.Result, error) {
+	solved, err := solve.Solve(ctx, graphs, parts)
+	if err != nil {
+		return nil, err
+	}
+	results := wanted(graphs)
+	if b.cache != nil {
+		if err := b.secure(ctx, solved[:results]); err != nil {
+			return nil, err
+		}
+	}
+	return b.assemble(ctx, graphs[:results], solved[:results])
 }
 
 // prepare plans the build while the destinations are asked whether they would take the result.

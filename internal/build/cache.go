@@ -1,12 +1,15 @@
 package build
 
 import (
+	"cmp"
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -32,6 +35,8 @@ type Cache struct {
 	Sources    []string
 	// TTL is the age at which records are too old; 0 means never.
 	TTL time.Duration
+	// Patience is how long a place may take to answer before the build goes on without it; zero means ten seconds.
+	Patience time.Duration
 	// ReadOnly says to write nothing. SkipRuns leaves out RUN steps, Copies takes COPY and ADD as well.
 	ReadOnly, SkipRuns, Copies bool
 }
@@ -66,29 +71,46 @@ func (b *builder) openCache(ctx context.Context) error {
 		place = registry.FullName(first.Context().Tag("x"))
 		place = strings.TrimSuffix(place, ":x") + "/cache"
 	}
-	o := cache.Options{TTL: c.TTL, Events: b.env.Events, Now: b.env.Now}
-	for _, s := range append(c.Sources, place) {
+	o := cache.Options{TTL: c.TTL, Patience: c.Patience, Events: b.env.Events, Now: b.env.Now}
+	for _, s := range append(slices.Clone(c.Sources), place) {
 		store, err := b.openStore(ctx, s)
 		if err != nil {
 			return err
+		}
+		if store == nil {
+			continue
 		}
 		o.Read = append(o.Read, store)
 		if s == place && !c.ReadOnly {
 			o.Write = store
 		}
 	}
-	b.cache = cache.New(o)
+	b.cache = cache.New(b.life, o)
 	b.closers = append(b.closers, b.cache.Close)
 	return nil
 }
 
+// defaultPatience is how long a directory is waited for that somebody else has for himself.
+const defaultPatience = 10 * time.Second
+
+// openStore opens a place for records. It is nil if there is something wrong with the place, and not with its name.
 func (b *builder) openStore(ctx context.Context, place string) (cache.Store, error) {
 	if dir, ok := strings.CutPrefix(place, "oci:"); ok {
-		return cache.OpenDirectory(ctx, b.file(strings.TrimPrefix(dir, "//")))
+		ctx, cancel := context.WithTimeout(ctx, cmp.Or(b.req.Cache.Patience, defaultPatience))
+		defer cancel()
+		d, err := cache.OpenDirectory(ctx, b.file(strings.TrimPrefix(dir, "//")))
+		if err != nil && b.life.Err() == nil {
+			b.env.Events.Emit(event.Warning{Message: fmt.Sprintf("the cache %s is not used: %v", place, err)})
+			return nil, nil
+		}
+		return d, err
 	}
 	repo, err := name.NewRepository(place, name.WeakValidation)
 	if err != nil {
 		return nil, &diag.Error{What: fmt.Sprintf("cache repository %q", place), Cause: err, Hint: "Write it as registry.example/path/name, without a tag, or oci:DIRECTORY."}
+	}
+	if !b.output.Takes(repo) {
+		b.client.Hurry(repo)
 	}
 	return cache.NewRegistry(b.client, repo, b.output), nil
 }
@@ -99,6 +121,9 @@ type stepCache struct {
 	maker *maker
 	// salt is what all keys depend on besides the steps: what layers are written as.
 	salt string
+
+	mu   sync.Mutex // guards made
+	made map[string]*solve.Cached
 }
 
 var _ solve.Cache = (*stepCache)(nil)
@@ -112,7 +137,7 @@ func (b *builder) stepCache(m *maker) *stepCache {
 	if m.latest != nil {
 		salt += fmt.Sprintf(" until %d", m.latest.UnixNano())
 	}
-	return &stepCache{builder: b, maker: m, salt: salt}
+	return &stepCache{builder: b, maker: m, salt: salt, made: map[string]*solve.Cached{}}
 }
 
 func (c *stepCache) key(k string) cache.Key {
@@ -140,7 +165,7 @@ func (c *stepCache) listed(src rootfs.Source) rootfs.Source {
 	put := func(im *layer.Image, err error) (*layer.Image, error) {
 		if err == nil && !known.Swap(true) {
 			rec := &cache.Record{Keys: []cache.Key{key}, Created: c.env.Now(), Layer: layer.Descriptor{DiffID: src.DiffID}}
-			c.cache.Put(c.life, rec, &cache.Listing{Index: im.Index, Small: im.AtHand()}, nil)
+			c.cache.Put(rec, &cache.Listing{Index: im.Index, Small: im.AtHand()}, nil)
 		}
 		return im, err
 	}
@@ -162,8 +187,14 @@ func (c *stepCache) listed(src rootfs.Source) rootfs.Source {
 
 var errNotCached = errors.New("the listing of a base image's layer is not cached")
 
-// Get implements [solve.Cache].
+// Get implements [solve.Cache]. What was made in this build is taken from it.
 func (c *stepCache) Get(ctx context.Context, key string) *solve.Cached {
+	c.mu.Lock()
+	made := c.made[key]
+	c.mu.Unlock()
+	if made != nil {
+		return made
+	}
 	f := c.cache.Get(ctx, c.key(key))
 	if f == nil {
 		return nil
@@ -189,9 +220,12 @@ func (c *stepCache) Get(ctx context.Context, key string) *solve.Cached {
 // Put implements [solve.Cache].
 func (c *stepCache) Put(s *solve.Cached, keys []string) {
 	rec := &cache.Record{Created: s.Created, Layer: s.Layer.Descriptor, Content: s.Layer.Content, Inputs: cache.Key(s.Inputs), Exact: cache.Key(s.Exact)}
+	c.mu.Lock()
 	for _, k := range keys {
 		rec.Keys = append(rec.Keys, c.key(k))
+		c.made[k] = s
 	}
+	c.mu.Unlock()
 	list := s.Layer.Source.List
 	if list == nil {
 		list = s.Layer.Source.Open
@@ -203,5 +237,5 @@ func (c *stepCache) Put(s *solve.Cached, keys []string) {
 	}
 	l := &cache.Listing{Index: im.Index, Small: im.AtHand()}
 	open := c.blob(s.Layer).Open
-	c.cache.Put(c.life, rec, l, open)
+	c.cache.Put(rec, l, open)
 }

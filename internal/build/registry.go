@@ -25,7 +25,7 @@ func (b *builder) registryOptions() (registry.Options, error) {
 		AuthConfig: r.AuthConfig, AuthFiles: r.AuthFiles, Helpers: helpers, Programs: credential.Programs(b.env.Getenv),
 		Insecure: r.Insecure, InsecurePull: r.InsecurePull, InsecureRegistries: r.InsecureRegistries,
 		SkipTLSVerify: r.SkipTLSVerify, SkipTLSVerifyPull: r.SkipTLSVerifyPull, SkipTLSVerifyRegistries: r.SkipTLSVerifyRegistries,
-		DockerConfigDirs: r.DockerConfigDirs, UserAgent: r.UserAgent, Transport: b.env.Transport, Events: b.env.Events,
+		DockerConfigDirs: r.DockerConfigDirs, UserAgent: r.UserAgent, Transport: b.env.Transport, Events: b.env.Events, Patience: b.req.Cache.Patience,
 		Certificates: certificates, ClientCertificates: map[string]registry.KeyPair{},
 	}
 	for _, c := range r.ClientCertificates {

@@ -18,6 +18,7 @@ import (
 	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
+	"hako/internal/blob"
 	"hako/internal/cache"
 	"hako/internal/event"
 	"hako/internal/layer"
@@ -102,10 +103,19 @@ func opener(data []byte) func(context.Context) (io.ReadCloser, error) {
 func put(t *testing.T, s cache.Store) *cache.Record {
 	t.Helper()
 	rec, l, blob := sample()
-	if err := s.Put(t.Context(), rec, l, opener(blob)); err != nil {
+	if err := putRecord(t, s, rec, l, blob); err != nil {
 		t.Fatal(err)
 	}
 	return rec
+}
+
+func putRecord(t *testing.T, s cache.Store, rec *cache.Record, l *cache.Listing, blob []byte) error {
+	t.Helper()
+	full, listing, err := cache.Complete(rec, l)
+	if err != nil {
+		return err
+	}
+	return s.Put(t.Context(), full, listing, opener(blob))
 }
 
 func TestStores(t *testing.T) {
@@ -159,7 +169,7 @@ func TestConcurrentPuts(t *testing.T) {
 			for range 8 {
 				all.Go(func() {
 					rec, l, blob := sample()
-					if err := s.Put(t.Context(), rec, l, opener(blob)); err != nil {
+					if err := putRecord(t, s, rec, l, blob); err != nil {
 						t.Error(err)
 					}
 					if f, err := s.Get(t.Context(), key("2")); f == nil || err != nil {
@@ -178,16 +188,22 @@ func TestDamagedDirectory(t *testing.T) {
 	for name, c := range map[string]struct {
 		damage func(t *testing.T, dir string)
 		fails  bool
+		late   bool // is seen when the layer is read
 	}{
-		"no layer": {func(t *testing.T, dir string) { removeBlob(t, dir, digest.FromString("the layer")) }, false},
+		"no layer": {func(t *testing.T, dir string) { removeBlob(t, dir, digest.FromString("the layer")) }, false, false},
 		"damaged layer": {func(t *testing.T, dir string) {
 			if err := os.WriteFile(filepath.Join(dir, "sha256", digest.FromString("the layer").Encoded()), []byte("the lAyer"), 0o644); err != nil {
 				t.Fatal(err)
 			}
-		}, false},
-		"empty file":      {func(t *testing.T, dir string) { write(t, dir, "") }, true},
-		"no JSON":         {func(t *testing.T, dir string) { write(t, dir, "{") }, true},
-		"another version": {func(t *testing.T, dir string) { write(t, dir, `{"version":2}`) }, true},
+		}, false, true},
+		"a cut layer": {func(t *testing.T, dir string) {
+			if err := os.Truncate(filepath.Join(dir, "sha256", digest.FromString("the layer").Encoded()), 3); err != nil {
+				t.Fatal(err)
+			}
+		}, false, false},
+		"empty file":      {func(t *testing.T, dir string) { write(t, dir, "") }, true, false},
+		"no JSON":         {func(t *testing.T, dir string) { write(t, dir, "{") }, true, false},
+		"another version": {func(t *testing.T, dir string) { write(t, dir, `{"version":2}`) }, true, false},
 		"another's record": {func(t *testing.T, dir string) {
 			if err := os.Rename(record(dir, "2"), record(dir, "1")); err != nil {
 				t.Fatal(err)
@@ -197,9 +213,9 @@ func TestDamagedDirectory(t *testing.T) {
 				t.Fatal(err)
 			}
 			write(t, dir, strings.ReplaceAll(string(text), string(key("1"))+`","`+string(key("2")), string(key("3"))+`","`+string(key("2"))))
-		}, true},
-		"a negative size": {func(t *testing.T, dir string) { edit(t, dir, `"size":9`, `"size":-9`) }, true},
-		"a bad digest":    {func(t *testing.T, dir string) { edit(t, dir, `"diffID":"sha256:`, `"diffID":"sha256:../`) }, true},
+		}, true, false},
+		"a negative size": {func(t *testing.T, dir string) { edit(t, dir, `"size":9`, `"size":-9`) }, true, false},
+		"a bad digest":    {func(t *testing.T, dir string) { edit(t, dir, `"diffID":"sha256:`, `"diffID":"sha256:../`) }, true, false},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -208,15 +224,36 @@ func TestDamagedDirectory(t *testing.T) {
 			put(t, s)
 			c.damage(t, dir)
 			f, err := s.Get(t.Context(), key("1"))
-			if f != nil || (err != nil) != c.fails {
+			if (f != nil) != c.late || errors.Is(err, cache.ErrRecord) != c.fails {
 				t.Errorf("%v, %v", f, err)
 			}
+			if c.late {
+				if _, err := readAll(t, f); !errors.Is(err, blob.ErrLost) {
+					t.Errorf("a damaged layer was read: %v", err)
+				}
+			}
 			put(t, s) // mends it
-			if f, err := s.Get(t.Context(), key("1")); f == nil || err != nil {
+			if f, err := s.Get(t.Context(), key("1")); f == nil || err != nil || !intact(t, f) {
 				t.Errorf("after it was put again: %v, %v", f, err)
 			}
 		})
 	}
+}
+
+func readAll(t *testing.T, f *cache.Found) (string, error) {
+	t.Helper()
+	rc, err := f.Blob(t.Context())
+	if err != nil {
+		return "", err
+	}
+	data, err := io.ReadAll(rc)
+	return string(data), errors.Join(err, rc.Close())
+}
+
+func intact(t *testing.T, f *cache.Found) bool {
+	t.Helper()
+	data, err := readAll(t, f)
+	return err == nil && data == "the layer"
 }
 
 func record(dir, k string) string { return filepath.Join(dir, "records", string(key(k))+".json") }
@@ -253,7 +290,7 @@ func TestListingOfAnotherLayer(t *testing.T) {
 	s := openDirectory(t, t.TempDir())
 	rec, l, blob := sample()
 	rec.Content = digest.FromString("something else")
-	if err := s.Put(t.Context(), rec, l, opener(blob)); err != nil {
+	if err := putRecord(t, s, rec, l, blob); err != nil {
 		t.Fatal(err)
 	}
 	f, err := s.Get(t.Context(), key("1"))
@@ -295,14 +332,14 @@ func TestFailingStore(t *testing.T) {
 	good := openDirectory(t, t.TempDir())
 	put(t, good)
 	var log sink
-	c := cache.New(cache.Options{Read: []cache.Store{bad, good}, Write: bad, Events: &log, Now: time.Now})
+	c := cache.New(t.Context(), cache.Options{Read: []cache.Store{bad, good}, Write: bad, Events: &log, Now: time.Now})
 	for range 3 {
 		if f := c.Get(t.Context(), key("1")); f == nil {
 			t.Error("the second store was not asked")
 		}
 	}
 	rec, l, blob := sample()
-	c.Put(t.Context(), rec, l, opener(blob))
+	c.Put(rec, l, opener(blob))
 	c.Wait()
 	if n := log.warnings(); n != 1 {
 		t.Errorf("%d warnings: %v", n, log.events)
@@ -321,7 +358,7 @@ func TestAge(t *testing.T) {
 		found    bool
 	}{{time.Hour, 59 * time.Minute, true}, {time.Hour, 61 * time.Minute, false}, {0, 1000 * time.Hour, true}} {
 		now := func() time.Time { return rec.Created.Add(c.age) }
-		if f := cache.New(cache.Options{Read: []cache.Store{s}, TTL: c.ttl, Events: event.Discard{}, Now: now}).Get(t.Context(), key("1")); (f != nil) != c.found {
+		if f := cache.New(t.Context(), cache.Options{Read: []cache.Store{s}, TTL: c.ttl, Events: event.Discard{}, Now: now}).Get(t.Context(), key("1")); (f != nil) != c.found {
 			t.Errorf("%+v: %v", c, f)
 		}
 	}

@@ -13,12 +13,14 @@ import (
 
 	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+	"golang.org/x/sys/unix"
 
 	"hako/internal/blob"
 )
 
 // Directory is a directory with blobs and, for each key, a file with the record. Many processes may use it at once,
 // also on several machines: files appear under their names when they are complete, and never change.
+// One that cannot be written to can be read.
 type Directory struct {
 	path  string
 	blobs *blob.Store
@@ -29,27 +31,36 @@ var _ Store = (*Directory)(nil)
 // maxRecord bounds the file of a record.
 const maxRecord = 1 << 20
 
-// OpenDirectory opens a store, and makes it if there is none.
+// OpenDirectory opens a store, and makes it if there is none. It waits for others who are deleting there until ctx ends.
 func OpenDirectory(ctx context.Context, path string) (*Directory, error) {
-	if err := os.MkdirAll(filepath.Join(path, "records"), 0o777); err != nil {
-		return nil, fmt.Errorf("open the cache: %w", err)
+	d := &Directory{path: path}
+	err := os.MkdirAll(filepath.Join(path, "records"), 0o777)
+	if err == nil {
+		d.blobs, err = blob.OpenDir(ctx, path, blob.Shared)
 	}
-	blobs, err := blob.OpenDir(ctx, path, blob.Shared)
+	if errors.Is(err, unix.EROFS) || errors.Is(err, fs.ErrPermission) {
+		if readable, rerr := blob.OpenDir(ctx, path, blob.ReadOnly); rerr == nil {
+			d.blobs, err = readable, nil
+		}
+	}
 	if err != nil {
 		return nil, fmt.Errorf("open the cache: %w", err)
 	}
-	return &Directory{path: path, blobs: blobs}, nil
+	return d, nil
 }
 
 // String is the path.
 func (d *Directory) String() string { return d.path }
+
+// Near says that what is here costs no network.
+func (d *Directory) Near() {}
 
 // Close implements [Store].
 func (d *Directory) Close() error { return d.blobs.Close() }
 
 func (d *Directory) record(k Key) string { return filepath.Join(d.path, "records", string(k)+".json") }
 
-// Get implements [Store]. A record whose blobs are gone or damaged is none.
+// Get implements [Store]. A record whose blobs are gone is none.
 func (d *Directory) Get(_ context.Context, key Key) (*Found, error) {
 	if err := key.Validate(); err != nil {
 		return nil, err
@@ -68,13 +79,13 @@ func (d *Directory) Get(_ context.Context, key Key) (*Found, error) {
 	}
 	rec := &Record{}
 	if err := json.Unmarshal(data, rec); err != nil {
-		return nil, fmt.Errorf("the record %s is not used: %w", key, err)
+		return nil, fmt.Errorf("%w: %s: %w", ErrRecord, key, err)
 	}
 	if !slices.Contains(rec.Keys, key) {
-		return nil, fmt.Errorf("the record %s is of another step", key)
+		return nil, fmt.Errorf("%w: %s is of another step", ErrRecord, key)
 	}
 	for _, b := range rec.blobs() {
-		if !d.intact(b.Digest) {
+		if !d.has(b) {
 			return nil, nil
 		}
 	}
@@ -82,23 +93,17 @@ func (d *Directory) Get(_ context.Context, key Key) (*Found, error) {
 }
 
 // Put implements [Store].
-func (d *Directory) Put(ctx context.Context, rec *Record, l *Listing, open func(ctx context.Context) (io.ReadCloser, error)) error {
-	listing, err := encodeListing(l)
-	if err != nil {
-		return fmt.Errorf("write the listing of a layer: %w", err)
-	}
-	full := *rec
-	full.Listing = ocispec.Descriptor{MediaType: listingType, Digest: digest.FromBytes(listing), Size: int64(len(listing))}
-	for _, b := range full.blobs() {
+func (d *Directory) Put(ctx context.Context, rec *Record, listing []byte, open Opener) error {
+	for _, b := range rec.blobs() {
 		from := open
-		if b.Digest == full.Listing.Digest {
+		if b.Digest == rec.Listing.Digest {
 			from = reader(listing)
 		}
-		if err := d.add(ctx, b.Digest, from); err != nil {
+		if err := d.add(ctx, b, from); err != nil {
 			return err
 		}
 	}
-	text, err := json.Marshal(&full)
+	text, err := json.Marshal(rec)
 	if err != nil {
 		return fmt.Errorf("write a record: %w", err)
 	}
@@ -110,40 +115,22 @@ func (d *Directory) Put(ctx context.Context, rec *Record, l *Listing, open func(
 	return nil
 }
 
-// intact says whether a blob is there and has its digest: a disk may have failed, or a volume been filled by others.
-func (d *Directory) intact(id digest.Digest) bool {
-	if !d.blobs.Has(id) {
-		return false
-	}
-	b, err := d.blobs.Open(id)
+// has says whether a blob is there in its full length. That it is intact is verified when it is read.
+func (d *Directory) has(want ocispec.Descriptor) bool {
+	b, err := d.blobs.Open(want.Digest)
 	if err != nil {
 		return false
 	}
-	got, err := id.Algorithm().FromReader(b)
-	_ = b.Close() // only read
-	return err == nil && got == id
+	defer b.Close() // only read
+	return b.Size() == want.Size
 }
 
 // add stores a blob unless it is there.
-func (d *Directory) add(ctx context.Context, id digest.Digest, open func(ctx context.Context) (io.ReadCloser, error)) (err error) {
-	if d.intact(id) {
+func (d *Directory) add(ctx context.Context, b ocispec.Descriptor, open Opener) error {
+	if d.has(b) {
 		return nil
 	}
-	rc, err := open(ctx)
-	if err != nil {
-		return err
-	}
-	defer func() { err = errors.Join(err, rc.Close()) }()
-	w, err := d.blobs.Create(ctx)
-	if err != nil {
-		return err
-	}
-	defer func() { err = errors.Join(err, w.Close()) }()
-	if _, err := io.Copy(w, rc); err != nil {
-		return err
-	}
-	_, _, err = w.Commit(id)
-	return err
+	return d.blobs.Add(ctx, b.Digest, open)
 }
 
 // replace writes a file that others see whole or not at all.
@@ -168,11 +155,37 @@ func replace(path string, data []byte) error {
 	return nil
 }
 
+func (d *Directory) reads() blobs { return directoryBlobs{d} }
+
 // directoryBlobs are the blobs of a directory.
 type directoryBlobs struct{ *Directory }
 
+// blob verifies while it is read: a disk may have failed, or a volume been filled by others. What is damaged is removed,
+// so that it is made and kept again.
 func (b directoryBlobs) blob(_ context.Context, d ocispec.Descriptor) (io.ReadCloser, error) {
-	return b.blobs.Open(d.Digest)
+	f, err := b.blobs.Open(d.Digest)
+	if err != nil {
+		return nil, err
+	}
+	return &verifying{ReadCloser: f, verifier: d.Digest.Verifier(), damaged: func() error {
+		return errors.Join(fmt.Errorf("blob %s is damaged", d.Digest), b.blobs.Delete(d.Digest))
+	}}, nil
 }
 
 func (b directoryBlobs) repository() string { return "" }
+
+// verifying reads what must have a digest. It is used by one goroutine.
+type verifying struct {
+	io.ReadCloser
+	verifier digest.Verifier
+	damaged  func() error
+}
+
+func (v *verifying) Read(p []byte) (int, error) {
+	n, err := v.ReadCloser.Read(p)
+	_, _ = v.verifier.Write(p[:n]) // a hash: never fails
+	if errors.Is(err, io.EOF) && !v.verifier.Verified() {
+		return n, v.damaged()
+	}
+	return n, err
+}

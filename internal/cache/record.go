@@ -8,7 +8,6 @@ package cache
 import (
 	"bufio"
 	"bytes"
-	"context"
 	"encoding/binary"
 	"encoding/json"
 	"errors"
@@ -54,6 +53,10 @@ type Record struct {
 	Inputs, Exact Key
 	// Listing describes the blob with the layer's index.
 	Listing ocispec.Descriptor
+	// Signature vouches for all of this, if there is a [Signer].
+	Signature []byte
+	// Origin is a repository where the layer was found before the record was copied, or empty: a hint that nobody vouches for.
+	Origin string
 }
 
 // version is that of the records' form; records of another are misses.
@@ -72,14 +75,29 @@ type document struct {
 	Inputs    Key                `json:"inputs"`
 	Exact     Key                `json:"exact"`
 	Listing   ocispec.Descriptor `json:"listing"`
+	Signature []byte             `json:"signature,omitempty"`
+	Origin    string             `json:"origin,omitempty"`
 }
 
 // MarshalJSON encodes r.
-func (r *Record) MarshalJSON() ([]byte, error) {
-	return json.Marshal(document{
+func (r *Record) MarshalJSON() ([]byte, error) { return json.Marshal(r.document()) }
+
+func (r *Record) document() *document {
+	return &document{
 		Version: version, Keys: r.Keys, Created: r.Created.UTC(), MediaType: r.Layer.MediaType, Digest: r.Layer.Digest, Size: r.Layer.Size,
-		DiffID: r.Layer.DiffID, Content: r.Content, Inputs: r.Inputs, Exact: r.Exact, Listing: r.Listing,
-	})
+		DiffID: r.Layer.DiffID, Content: r.Content, Inputs: r.Inputs, Exact: r.Exact, Listing: r.Listing, Signature: r.Signature, Origin: r.Origin,
+	}
+}
+
+// message is what a signature of r is about.
+func (r *Record) message() ([]byte, error) {
+	d := r.document()
+	d.Signature, d.Origin = nil, ""
+	text, err := json.Marshal(d)
+	if err != nil {
+		return nil, fmt.Errorf("write a record: %w", err)
+	}
+	return append([]byte("hako cache record 1\n"), text...), nil
 }
 
 // UnmarshalJSON decodes a record and verifies it.
@@ -95,14 +113,24 @@ func (r *Record) UnmarshalJSON(data []byte) error {
 		return err
 	}
 	*r = Record{
-		Keys: d.Keys, Created: d.Created, Content: d.Content, Inputs: d.Inputs, Exact: d.Exact, Listing: d.Listing,
+		Keys: d.Keys, Created: d.Created, Content: d.Content, Inputs: d.Inputs, Exact: d.Exact, Listing: d.Listing, Signature: d.Signature, Origin: d.Origin,
 		Layer: layer.Descriptor{MediaType: d.MediaType, Digest: d.Digest, Size: d.Size, DiffID: d.DiffID},
 	}
 	return nil
 }
 
+// Bounds of what records of ours have.
+const (
+	maxKeys      = 16
+	maxSignature = 1 << 10
+	maxOrigin    = 512
+)
+
 // validate verifies what has to be there for each kind of record.
 func (d *document) validate() error {
+	if len(d.Keys) == 0 || len(d.Keys) > maxKeys || len(d.Signature) > maxSignature || len(d.Origin) > maxOrigin || len(d.MediaType) > maxOrigin {
+		return errors.New("it has too many keys, or none, or something is too long")
+	}
 	keys, digests := slices.Clone(d.Keys), []digest.Digest{d.DiffID, d.Listing.Digest}
 	if d.Digest != "" {
 		keys, digests = append(keys, d.Inputs, d.Exact), append(digests, d.Digest, d.Content)
@@ -126,55 +154,6 @@ func (d *document) validate() error {
 	return nil
 }
 
-// Found is a record in a store.
-type Found struct {
-	Record
-	store blobs
-}
-
-// blobs is where the blobs of a found record are.
-type blobs interface {
-	// blob reads a blob. Only if the last Read returned io.EOF, the content is what it should be.
-	blob(ctx context.Context, d ocispec.Descriptor) (io.ReadCloser, error)
-	// repository is where the blob lies in a registry, or empty.
-	repository() string
-}
-
-// Blob reads the layer. Only if the last Read returned io.EOF, the content is what it should be. The caller closes it.
-func (f *Found) Blob(ctx context.Context) (io.ReadCloser, error) {
-	return f.store.blob(ctx, ocispec.Descriptor{MediaType: f.Layer.MediaType, Digest: f.Layer.Digest, Size: f.Layer.Size})
-}
-
-// Repository is where in a registry the layer lies ("host/path"), or empty.
-func (f *Found) Repository() string { return f.store.repository() }
-
-// Listing fetches what the layer says.
-func (f *Found) Listing(ctx context.Context) (*Listing, error) {
-	rc, err := f.store.blob(ctx, f.Record.Listing)
-	if err != nil {
-		return nil, fmt.Errorf("read the listing of a cached layer: %w", err)
-	}
-	data, err := io.ReadAll(io.LimitReader(rc, maxListing+1))
-	if cerr := rc.Close(); err == nil {
-		err = cerr
-	}
-	var l *Listing
-	if err == nil {
-		l, err = decodeListing(data)
-	}
-	var id digest.Digest
-	if err == nil && f.Content != "" {
-		id, err = (&layer.Image{Index: l.Index}).Digest(ctx, ".")
-	}
-	if err == nil && id != f.Content {
-		err = errors.New("it is of another layer")
-	}
-	if err != nil {
-		return nil, fmt.Errorf("read the listing of a cached layer: %w", err)
-	}
-	return l, nil
-}
-
 // Listing is what is known of a layer without its blob.
 type Listing struct {
 	Index *layer.Index
@@ -185,8 +164,9 @@ type Listing struct {
 const (
 	// listingType is the media type of a listing: zstd of the small files and the index.
 	listingType = "application/vnd.hako.cache.listing.v1+zstd"
-	maxListing  = 512 << 20
-	maxSmall    = 16 << 20 // of all small files together
+	maxListing  = 64 << 20  // bytes, compressed: millions of files
+	maxIndex    = 512 << 20 // bytes, unpacked
+	maxSmall    = 16 << 20  // of all small files together
 )
 
 // encodeListing is deterministic.
@@ -215,13 +195,12 @@ func encodeListing(l *Listing) ([]byte, error) {
 }
 
 func decodeListing(data []byte) (*Listing, error) {
-	const maxMemory = 4 << 30
-	zr, err := zstd.NewReader(bytes.NewReader(data), zstd.WithDecoderConcurrency(1), zstd.WithDecoderMaxMemory(maxMemory), zstd.WithDecoderMaxWindow(32<<20))
+	zr, err := zstd.NewReader(bytes.NewReader(data), zstd.WithDecoderConcurrency(1), zstd.WithDecoderMaxMemory(maxIndex), zstd.WithDecoderMaxWindow(32<<20))
 	if err != nil {
 		return nil, err
 	}
 	defer zr.Close()
-	r := bufio.NewReader(zr)
+	r := bufio.NewReader(io.LimitReader(zr, maxIndex))
 	count, err := binary.ReadUvarint(r)
 	if err != nil || count > maxSmall {
 		return nil, errors.Join(errListing, err)

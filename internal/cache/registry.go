@@ -11,7 +11,6 @@ import (
 	"slices"
 
 	"github.com/google/go-containerregistry/pkg/name"
-	"github.com/opencontainers/go-digest"
 	"github.com/opencontainers/image-spec/specs-go"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 	"golang.org/x/sync/errgroup"
@@ -65,10 +64,10 @@ func (r *Registry) Get(ctx context.Context, key Key) (*Found, error) {
 	}
 	rec, err := decodeManifest(m.Data)
 	if err != nil {
-		return nil, fmt.Errorf("the record %s%s is not used: %w", tagPrefix, key, err)
+		return nil, fmt.Errorf("%w: %s%s: %w", ErrRecord, tagPrefix, key, err)
 	}
 	if !slices.Contains(rec.Keys, key) {
-		return nil, fmt.Errorf("the record %s%s is of another step", tagPrefix, key)
+		return nil, fmt.Errorf("%w: %s%s is of another step", ErrRecord, tagPrefix, key)
 	}
 	return &Found{Record: *rec, store: registryBlobs{r}}, nil
 }
@@ -94,21 +93,15 @@ func decodeManifest(data []byte) (*Record, error) {
 }
 
 // Put implements [Store].
-func (r *Registry) Put(ctx context.Context, rec *Record, l *Listing, open func(ctx context.Context) (io.ReadCloser, error)) error {
-	listing, err := encodeListing(l)
-	if err != nil {
-		return fmt.Errorf("write the listing of a layer: %w", err)
-	}
-	full := *rec
-	full.Listing = ocispec.Descriptor{MediaType: listingType, Digest: digest.FromBytes(listing), Size: int64(len(listing))}
-	manifest, err := encodeManifest(&full)
+func (r *Registry) Put(ctx context.Context, rec *Record, listing []byte, open Opener) error {
+	manifest, err := encodeManifest(rec)
 	if err != nil {
 		return err
 	}
 	g, gctx := errgroup.WithContext(ctx)
-	for _, d := range full.blobs() {
+	for _, d := range rec.blobs() {
 		from := open
-		if d.Digest == full.Listing.Digest {
+		if d.Digest == rec.Listing.Digest {
 			from = reader(listing)
 		}
 		g.Go(func() error { return r.upload.PushBlob(gctx, r.repo, d, from) })
@@ -150,7 +143,7 @@ func encodeManifest(rec *Record) ([]byte, error) {
 	})
 }
 
-func reader(data []byte) func(context.Context) (io.ReadCloser, error) {
+func reader(data []byte) Opener {
 	return func(context.Context) (io.ReadCloser, error) { return io.NopCloser(bytes.NewReader(data)), nil }
 }
 

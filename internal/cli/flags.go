@@ -179,6 +179,7 @@ func cacheFlags() []flag {
 		{name: "cache-from", kind: multiKind, help: "further repository or oci:DIRECTORY to take steps from", forks: "D", status: used},
 		{name: "cache-dir", kind: stringKind, def: "/cache", help: "directory of base images that the warmer fetched", forks: "GCO", status: noEffect, why: whyNoWarmer},
 		{name: "cache-ttl", kind: durationKind, def: "336h0m0s", help: "age at which the cache's entries are too old", forks: "GCO", status: used},
+		{name: "cache-timeout", kind: durationKind, def: "10s", help: "how long the cache may take to answer before the build goes on without it", forks: "H", status: used},
 		{name: "cache-copy-layers", kind: boolKind, def: "false", help: "cache COPY and ADD steps, too; mostly copying again is cheaper", forks: "GCO", status: used},
 		{name: "cache-run-layers", kind: boolKind, def: "true", help: "cache RUN steps", forks: "GCO", status: used},
 		{name: "no-push-cache", kind: boolKind, def: "false", help: "write nothing to the cache", forks: "GCO", status: used},

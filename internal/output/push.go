@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"slices"
 	"time"
 
 	"github.com/google/go-containerregistry/pkg/name"
@@ -13,6 +14,7 @@ import (
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 	"golang.org/x/sync/errgroup"
 
+	"hako/internal/blob"
 	"hako/internal/event"
 	"hako/internal/registry"
 )
@@ -145,6 +147,26 @@ func (im *Image) config() Layer {
 // bytes if they are in a destination of the same registry.
 func (o *Output) PushBlob(ctx context.Context, repo name.Repository, d ocispec.Descriptor, open func(ctx context.Context) (io.ReadCloser, error)) error {
 	return o.pushBlob(ctx, repo, Layer{Descriptor: d, Open: open})
+}
+
+// Secure makes sure that a layer which may vanish from where it is can be written: it is pushed to all destinations. The error
+// is nil or Is [blob.ErrLost]; what else goes wrong is tried again by Write, and an error then.
+func (o *Output) Secure(ctx context.Context, l Layer) error {
+	if !o.pushes() {
+		return nil
+	}
+	for _, r := range o.repositories() {
+		err := o.pushBlob(ctx, r, l)
+		if errors.Is(err, blob.ErrLost) {
+			return err
+		}
+	}
+	return nil
+}
+
+// Takes says whether a repository is one of the destinations.
+func (o *Output) Takes(repo name.Repository) bool {
+	return o.pushes() && slices.ContainsFunc(o.repositories(), func(r name.Repository) bool { return r.Name() == repo.Name() })
 }
 
 // pushBlob brings a blob to a repository, once, however many ask for it.

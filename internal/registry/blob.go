@@ -204,7 +204,7 @@ func (b *blobReader) reconnect() error {
 		b.mark, b.tries = b.offset, 0
 	}
 	for {
-		if b.tries++; b.tries > b.repo.tries(maxResumes) {
+		if b.tries++; b.tries > maxResumes || b.repo.stack.hurried && b.tries > hurriedTries {
 			return fmt.Errorf("the connection is cut again and again, last after %d of %d bytes: %w", b.offset, b.want.Size, io.ErrUnexpectedEOF)
 		}
 		if err := web.Sleep(b.ctx, b.pause()); err != nil {

@@ -198,7 +198,7 @@ func (r *Repository) upload(ctx context.Context, b Blob) error {
 	defer r.release()
 	for try := 1; ; try++ {
 		err := r.uploadOnce(ctx, b)
-		if err == nil || try >= r.tries(web.MaxTries) || ctx.Err() != nil || !worthAnotherUpload(err) {
+		if err == nil || r.stack.hurried || try == web.MaxTries || ctx.Err() != nil || !worthAnotherUpload(err) {
 			return err
 		}
 		r.debug(fmt.Sprintf("upload %s@%s again: %s", r.Name(), b.Digest, redactError(err)))
@@ -209,14 +209,6 @@ func (r *Repository) upload(ctx context.Context, b Blob) error {
 			return nil // the answer was lost, not the blob
 		}
 	}
-}
-
-// tries is how often something is tried that otherwise is tried so many times.
-func (r *Repository) tries(otherwise int) int {
-	if r.stack.hurried {
-		return hurriedTries
-	}
-	return otherwise
 }
 
 func (r *Repository) uploadOnce(ctx context.Context, b Blob) error {

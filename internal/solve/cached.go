@@ -2,11 +2,13 @@ package solve
 
 import (
 	"context"
+	"errors"
 	"time"
 
 	"github.com/opencontainers/go-digest"
 	"golang.org/x/sync/errgroup"
 
+	"hako/internal/blob"
 	"hako/internal/event"
 	"hako/internal/plan"
 )
@@ -84,32 +86,38 @@ func (s *solver) contextDigests(ctx context.Context, op plan.Op) []string {
 	return out
 }
 
-// keysOf finds the keys of sh on cur, for which all that it reads has to be there.
-func (s *solver) keysOf(ctx context.Context, sh *shared, cur *state) (keys, error) {
-	k := keys{definition: sh.definition}
-	inputs, exact := newFramed(keyVersion+" inputs"), newFramed(keyVersion+" exact")
-	for _, f := range []framed{inputs, exact} {
-		f.add(sh.operation, cur.content)
-	}
+// inputsOf is the key of sh on cur made of all that it reads, as wholes.
+func (s *solver) inputsOf(ctx context.Context, sh *shared, cur *state) (string, error) {
+	f := newFramed(keyVersion + " inputs")
+	f.add(sh.operation, cur.content)
 	for _, r := range reads(sh.step.Op) {
-		whole := ""
-		if st, err := s.stateOf(ctx, r.from); err != nil {
-			return k, err
-		} else if st != nil {
-			whole = st.content
+		st, err := s.stateOf(ctx, r.from)
+		if err != nil {
+			return "", err
 		}
+		whole := ""
+		if st != nil {
+			whole = st.content
+		} else if whole, err = s.digestOf(ctx, sh.step.Op, r); err != nil {
+			return "", err
+		}
+		f.add(whole)
+	}
+	return f.hex(), nil
+}
+
+// exactOf is the key of sh on cur made of what it reads, for which the names of all that have to be there.
+func (s *solver) exactOf(ctx context.Context, sh *shared, cur *state) (string, error) {
+	f := newFramed(keyVersion + " exact")
+	f.add(sh.operation, cur.content)
+	for _, r := range reads(sh.step.Op) {
 		part, err := s.digestOf(ctx, sh.step.Op, r)
 		if err != nil {
-			return k, err
+			return "", err
 		}
-		if whole == "" {
-			whole = part
-		}
-		inputs.add(whole)
-		exact.add(part)
+		f.add(part)
 	}
-	k.inputs, k.exact = inputs.hex(), exact.hex()
-	return k, nil
+	return f.hex(), nil
 }
 
 // cached is the state after sh on cur as the cache has it, or nil, and the keys by which to keep the result.
@@ -120,16 +128,9 @@ func (s *solver) cached(ctx context.Context, sh *shared, cur *state) (*state, ke
 	if err := s.ready(ctx, sh.step); err != nil {
 		return nil, keys{}, err
 	}
-	k, err := s.keysOf(ctx, sh, cur)
-	if err != nil {
-		return nil, keys{}, nil // the step itself will say what is wrong
-	}
-	hit := sh.known
-	if hit == nil || hit.Inputs != k.inputs && hit.Exact != k.exact {
-		hit = s.parts.Cache.Get(ctx, k.exact)
-	}
-	if hit == nil || hit.Exact != k.exact && hit.Inputs != k.inputs {
-		return nil, k, context.Cause(ctx)
+	hit, k, err := s.lookUp(ctx, sh, cur)
+	if hit == nil || err != nil {
+		return nil, k, err
 	}
 	now := s.parts.Now()
 	s.parts.Events.Emit(event.StepStarted{Step: sh.step.ID, Name: sh.step.Text, Time: now})
@@ -138,6 +139,38 @@ func (s *solver) cached(ctx context.Context, sh *shared, cur *state) (*state, ke
 	}
 	s.parts.Events.Emit(event.StepDone{Step: sh.step.ID, Cached: true, Duration: s.parts.Now().Sub(now)})
 	return cur.with(hit.Layer), k, nil
+}
+
+// lookUp finds a record of sh on cur, and the keys by which to keep one if there is none. The exact key is found only if it is
+// needed: it takes lists of files, which take requests.
+func (s *solver) lookUp(ctx context.Context, sh *shared, cur *state) (*Cached, keys, error) {
+	k := keys{definition: sh.definition}
+	var err error
+	if k.inputs, err = s.inputsOf(ctx, sh, cur); err != nil {
+		return nil, keys{}, lostOnly(err)
+	}
+	hit := sh.known
+	if hit != nil && hit.Inputs == k.inputs {
+		return hit, k, nil
+	}
+	if k.exact, err = s.exactOf(ctx, sh, cur); err != nil {
+		return nil, keys{}, lostOnly(err)
+	}
+	if hit != nil && hit.Exact == k.exact {
+		return hit, k, nil
+	}
+	if hit = s.parts.Cache.Get(ctx, k.exact); hit != nil && (hit.Exact == k.exact || hit.Inputs == k.inputs) {
+		return hit, k, nil
+	}
+	return nil, k, context.Cause(ctx)
+}
+
+// lostOnly drops other errors than that of a lost layer: the step itself will say what is wrong.
+func lostOnly(err error) error {
+	if errors.Is(err, blob.ErrLost) {
+		return err
+	}
+	return nil
 }
 
 // keep puts the result of a step that ran into the cache.

@@ -2,7 +2,9 @@ package solve
 
 import (
 	"context"
+	"errors"
 
+	"hako/internal/blob"
 	"hako/internal/plan"
 )
 
@@ -11,8 +13,9 @@ import (
 type link struct {
 	alone        *shared       // the operation on top of nothing
 	keep, result bool          // of any of the steps, see shared
-	done         chan struct{} // closed on success
+	done         chan struct{} // closed on success, and with err
 	layer        Layer
+	err          error // instead of layer: one of the cache was lost
 }
 
 func isLink(step *plan.Step) bool {
@@ -24,18 +27,24 @@ func isLink(step *plan.Step) bool {
 func (s *solver) link(ctx context.Context, l *link) error {
 	l.alone.keep, l.alone.result = l.keep, l.result
 	next, err := s.cachedStep(ctx, l.alone, &state{})
-	if err != nil {
+	switch {
+	case err == nil:
+		l.layer = next.layers[0]
+	case !errors.Is(err, blob.ErrLost):
 		return err
 	}
-	l.layer = next.layers[0]
+	l.err = err
 	close(l.done)
-	return nil
+	return err
 }
 
 // linked waits for l and returns the state with its layer on top of cur.
 func (s *solver) linked(ctx context.Context, l *link, cur *state) (*state, error) {
 	select {
 	case <-l.done:
+		if l.err != nil {
+			return nil, l.err
+		}
 		return cur.with(l.layer), nil
 	case <-ctx.Done():
 		return nil, context.Cause(ctx)

@@ -46,8 +46,9 @@ type shared struct {
 	link *link
 
 	once    sync.Once
-	done    chan struct{} // closed on success
+	done    chan struct{} // closed on success, and with err
 	state   *state        // the result, once done is closed
+	err     error         // instead of it: a layer of the cache was lost
 	created time.Time
 }
 

@@ -4,6 +4,7 @@ package solve
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"maps"
@@ -15,6 +16,7 @@ import (
 	"github.com/opencontainers/go-digest"
 	"golang.org/x/sync/errgroup"
 
+	"hako/internal/blob"
 	"hako/internal/event"
 	"hako/internal/layer"
 	"hako/internal/plan"
@@ -112,7 +114,8 @@ type Result struct {
 
 // Solve builds the targets of graphs, which are one Dockerfile's for several platforms, and returns them in their order.
 // Steps that are equal run once, also those of one graph.
-// It returns the first error, after every step that was running has ended.
+// It returns the first error, after every step that was running has ended. An error that Is [blob.ErrLost] says that something
+// that the cache had is gone from there: it is worth another try, in which the cache does not give that any more.
 func Solve(ctx context.Context, graphs []*plan.Graph, parts Parts) ([]*Result, error) {
 	s := &solver{
 		parts: parts, slots: make(chan struct{}, max(parts.Jobs, 1)), stages: map[*plan.Stage]*node{}, share: newShare(graphs, parts.ReadsResult),
@@ -134,13 +137,13 @@ func Solve(ctx context.Context, graphs []*plan.Graph, parts Parts) ([]*Result, e
 	}
 	for _, g := range graphs {
 		for _, st := range g.Stages {
-			group.Go(func() error { return s.stage(ctx, st) })
+			group.Go(func() error { return s.unlessLost(s.stage(ctx, st)) })
 		}
 	}
 	for _, l := range s.share.links {
-		group.Go(func() error { return s.link(ctx, l) })
+		group.Go(func() error { return s.unlessLost(s.link(ctx, l)) })
 	}
-	if err := group.Wait(); err != nil {
+	if err := errors.Join(group.Wait(), s.lost); err != nil {
 		return nil, err
 	}
 	results := make([]*Result, len(graphs))
@@ -168,14 +171,28 @@ type solver struct {
 	held   *heldParts
 	caches *caches
 
-	mu       sync.Mutex // guards contents
+	mu       sync.Mutex // guards what follows
 	contents map[plan.From]*contents
+	lost     error
+}
+
+// unlessLost notes that a layer of the cache was lost. That fails Solve, but ends only what needs the layer: what else is under
+// way is not made in vain, because the cache has it the next time.
+func (s *solver) unlessLost(err error) error {
+	if !errors.Is(err, blob.ErrLost) {
+		return err
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.lost = err
+	return nil
 }
 
 // node is a stage and, once done is closed, what became of it. The stage's own goroutine owns it until then.
 type node struct {
 	done    chan struct{}
 	state   *state
+	err     error             // why there is no state: a layer of the cache was lost
 	created map[int]time.Time // by index in the history
 }
 
@@ -187,19 +204,24 @@ func (s *solver) wait(ctx context.Context, st *plan.Stage) (*state, error) {
 	}
 	select {
 	case <-n.done:
-		return n.state, nil
+		return n.state, n.err
 	case <-ctx.Done():
 		return nil, context.Cause(ctx)
 	}
 }
 
-// stage builds st. Its node is released only on success: on failure the context ends for whoever waits.
-func (s *solver) stage(ctx context.Context, st *plan.Stage) error {
+// stage builds st. Its node is released only on success, or if a layer was lost: on other failures the context ends for whoever waits.
+func (s *solver) stage(ctx context.Context, st *plan.Stage) (err error) {
+	n := s.stages[st]
+	defer func() {
+		if n.err = err; err == nil || errors.Is(err, blob.ErrLost) {
+			close(n.done)
+		}
+	}()
 	cur, err := s.base(ctx, st)
 	if err != nil {
 		return err
 	}
-	n := s.stages[st]
 	if st.Base.Stage != nil {
 		maps.Copy(n.created, s.stages[st.Base.Stage].created)
 	}
@@ -215,7 +237,6 @@ func (s *solver) stage(ctx context.Context, st *plan.Stage) error {
 		n.created[step.History] = shared.created
 	}
 	n.state = cur
-	close(n.done)
 	return nil
 }
 
@@ -227,7 +248,7 @@ func (s *solver) once(ctx context.Context, sh *shared, cur *state) (_ *state, er
 		} else {
 			sh.state, err = s.cachedStep(ctx, sh, cur)
 		}
-		if err == nil {
+		if sh.err = err; err == nil || errors.Is(err, blob.ErrLost) {
 			sh.created = s.parts.Now()
 			close(sh.done)
 		}
@@ -237,7 +258,7 @@ func (s *solver) once(ctx context.Context, sh *shared, cur *state) (_ *state, er
 	}
 	select {
 	case <-sh.done:
-		return sh.state, nil
+		return sh.state, sh.err
 	case <-ctx.Done():
 		return nil, context.Cause(ctx)
 	}

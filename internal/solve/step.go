@@ -7,6 +7,7 @@ import (
 	"syscall"
 	"time"
 
+	"hako/internal/blob"
 	"hako/internal/diag"
 	"hako/internal/event"
 	"hako/internal/layer"
@@ -100,9 +101,9 @@ func (s *solver) span(name string, step *plan.Step, start time.Time) {
 	s.parts.Events.Emit(event.Span{Name: name, Step: step.ID, Start: start, End: s.parts.Now()})
 }
 
-// located gives err the position of step, unless it has one or only says that the build was stopped.
+// located gives err the position of step, unless it has one or only says that the build was stopped or has to begin again.
 func located(step *plan.Step, err error) error {
-	if err == nil || errors.Is(err, context.Canceled) || errors.Is(err, context.DeadlineExceeded) {
+	if err == nil || errors.Is(err, context.Canceled) || errors.Is(err, context.DeadlineExceeded) || errors.Is(err, blob.ErrLost) {
 		return err
 	}
 	var at diag.Error

@@ -7,12 +7,14 @@
 package ui
 
 import (
+	"errors"
 	"fmt"
 	"io"
 	"strings"
 	"sync"
 	"time"
 
+	"hako/internal/blob"
 	"hako/internal/event"
 )
 
@@ -177,6 +179,8 @@ func (u *UI) done(e event.StepDone) {
 	r := record{level: Info, Type: "done", Step: e.Step, Seconds: e.Duration.Seconds(), Cached: e.Cached}
 	r.Message = "done in " + round(e.Duration).String()
 	switch {
+	case errors.Is(e.Err, blob.ErrLost):
+		r.Type, r.Message = "again", "begins again: the cache has lost what it needs"
 	case e.Err != nil:
 		r.level, r.Type, r.Message = Error, "failed", "failed after "+round(e.Duration).String()
 		r.Error = e.Err.Error()
