@@ -3,11 +3,15 @@ package build
 import (
 	"context"
 	"crypto/tls"
+	"path/filepath"
+	"slices"
 	"strconv"
+	"strings"
 
 	"hako/internal/buildcontext"
 	"hako/internal/cgroup"
 	"hako/internal/contextsource"
+	"hako/internal/event"
 	"hako/internal/web"
 )
 
@@ -33,6 +37,7 @@ func (b *builder) openContext(ctx context.Context) (err error) {
 		return err
 	}
 	b.closers = append(b.closers, b.context.Close)
+	b.tellExcluded()
 	return nil
 }
 
@@ -68,10 +73,38 @@ func (b *builder) maxContext() int64 {
 	return cgroup.MemoryLimit() / 2
 }
 
-// exclude are the directories of our own that a context may hold.
+// exclude are the files and directories of our own that a context may hold: what kaniko's flags name, and credentials. What
+// --output names is not among them, as with docker build: a directory of results may well be one of sources.
 func (b *builder) exclude() []string {
-	if p := b.dir.Path(); p != "" {
-		return []string{p}
+	o, r := &b.req.Outputs, &b.req.Registry
+	own := []string{b.dir.Path(), b.req.WorkDir, o.TarPath, o.OCILayoutPath, o.DigestFile, o.NameWithDigestFile, o.NameTagWithDigestFile}
+	for _, dir := range r.DockerConfigDirs {
+		own = append(own, filepath.Join(dir, "config.json"))
 	}
-	return nil
+	own = append(own, r.AuthFiles...)
+	for _, place := range append([]string{b.req.Cache.Repository}, b.req.Cache.Sources...) {
+		if dir, ok := strings.CutPrefix(place, "oci:"); ok {
+			own = append(own, strings.TrimPrefix(dir, "//"))
+		}
+	}
+	var out []string
+	for _, p := range own {
+		switch {
+		case p == "" || strings.Contains(p, "://"):
+		case filepath.IsAbs(p):
+			out = append(out, p)
+		default:
+			out = append(out, filepath.Join(b.env.Cwd, p))
+		}
+	}
+	return out
+}
+
+// tellExcluded says what of our own is in the context, but for the work directory, which nobody could miss.
+func (b *builder) tellExcluded() {
+	work := filepath.Base(b.dir.Path())
+	paths := slices.DeleteFunc(slices.Clone(b.context.Excluded), func(p string) bool { return filepath.Base(p) == work })
+	if len(paths) > 0 {
+		b.env.Events.Emit(event.Info{Message: "left out of the build context, because the builder itself uses it: " + strings.Join(paths, ", ")})
+	}
 }

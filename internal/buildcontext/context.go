@@ -36,7 +36,7 @@ type Options struct {
 	Dockerfile string
 	// Cwd is the absolute directory that relative paths are relative to.
 	Cwd string
-	// Exclude are absolute paths to leave out if they are in the context: the builder's own work directory.
+	// Exclude are absolute paths to leave out if they are in the context: what the builder itself reads and writes.
 	Exclude []string
 	// Now is the time of the context's root directory; the zero value means its own.
 	Now time.Time
@@ -58,6 +58,8 @@ type Context struct {
 	IgnoreName string
 	// IgnorePatterns are the patterns in it.
 	IgnorePatterns []string
+	// Excluded are those of Options.Exclude that the context has, relative to it.
+	Excluded []string
 
 	tree tree.Tree
 	root *root
@@ -139,7 +141,13 @@ func (c *Context) load(o *Options) error {
 func (c *Context) filter(ignore []byte, o *Options) error {
 	c.tree = c.root.tree
 	if c.root.dir != nil {
-		c.root.dir.exclude(within(c.root.path, o.Exclude))
+		paths := within(c.root.path, o.Exclude)
+		for _, p := range paths {
+			if _, err := c.root.dir.lstat(p); err == nil {
+				c.Excluded = append(c.Excluded, p)
+			}
+		}
+		c.root.dir.exclude(paths)
 	}
 	patterns, err := parseIgnore(ignore)
 	if err != nil {
@@ -209,7 +217,7 @@ func within(dir string, paths []string) []string {
 		}
 	}
 	slices.Sort(out)
-	return out
+	return slices.Compact(out)
 }
 
 // realPath follows the links of a path as far as it exists.

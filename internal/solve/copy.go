@@ -40,7 +40,7 @@ func (s *solver) copy(ctx context.Context, j job, op *plan.Copy) (*state, error)
 	for _, w := range changes.Warnings() {
 		s.parts.Events.Emit(event.Warning{Message: w, Span: j.step.Span})
 	}
-	next, err := s.commit(ctx, changes, j)
+	next, err := s.commit(ctx, s.watch(changes, j.step), j)
 	return next, errors.Join(err, changes.Close())
 }
 
