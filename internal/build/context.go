@@ -3,6 +3,7 @@ package build
 import (
 	"context"
 	"crypto/tls"
+	"fmt"
 	"path/filepath"
 	"slices"
 	"strconv"
@@ -11,27 +12,35 @@ import (
 	"hako/internal/buildcontext"
 	"hako/internal/cgroup"
 	"hako/internal/contextsource"
+	"hako/internal/diag"
 	"hako/internal/event"
 	"hako/internal/web"
 )
 
 // openContext opens the build context and reads the Dockerfile.
-func (b *builder) openContext(ctx context.Context) (err error) {
+func (b *builder) openContext(ctx context.Context) error {
 	o := b.trees.options
+	given, err := b.givenDockerfile(ctx)
+	if err != nil {
+		return err
+	}
 	if b.req.GitSkipTLSVerify {
 		b.openInsecureGit(&o)
 	}
 	b.source, err = contextsource.Open(ctx, o, contextsource.Request{
-		Place: b.req.Context, Title: "build context", Flag: "--context", Dockerfile: b.req.Dockerfile, SubPath: b.req.ContextSubPath, Input: b.env.Stdin,
-		Git: b.git(),
+		Place: b.req.Context, Title: "build context", Flag: "--context", Dockerfile: b.req.Dockerfile, SubPath: b.req.ContextSubPath,
+		Given: given, Input: b.env.Stdin, Git: b.git(),
 	})
 	if err != nil {
 		return err
 	}
 	b.closers = append(b.closers, b.source.Close)
+	if given, err = b.contextDockerfile(given); err != nil {
+		return err
+	}
 	b.context, err = buildcontext.Open(ctx, buildcontext.Options{
 		Source: firstOf(b.source.Directory, b.source.Name), Tree: b.source.Tree, SubPath: b.req.ContextSubPath,
-		Dockerfile: b.req.Dockerfile, Given: b.source.Dockerfile, Cwd: b.env.Cwd, Now: o.Now, Exclude: b.exclude(),
+		Dockerfile: b.req.Dockerfile, Given: given, Cwd: b.env.Cwd, Now: o.Now, Exclude: b.exclude(),
 	})
 	if err != nil {
 		return err
@@ -63,6 +72,36 @@ func (b *builder) openInsecureGit(o *contextsource.Options) {
 		rt = own
 	}
 	o.Git.Client, o.Git.Download = b.fetchers(rt)
+}
+
+// givenDockerfile is the Dockerfile if it is on standard input or behind a URL; nil otherwise.
+func (b *builder) givenDockerfile(ctx context.Context) (*buildcontext.File, error) {
+	name := b.req.Dockerfile
+	if strings.HasPrefix(name, "http://") || strings.HasPrefix(name, "https://") {
+		return contextsource.FetchDockerfile(ctx, b.trees.options.Download, name)
+	}
+	if name != "-" {
+		return nil, nil //nolint:nilnil // it is to be looked up, then
+	}
+	if b.req.Context == "-" || b.req.Context == "tar://stdin" {
+		return nil, &diag.Error{What: "the context and the Dockerfile cannot both be standard input", Hint: "Give one of them as a file."}
+	}
+	return contextsource.ReadDockerfile(ctx, b.env.Stdin)
+}
+
+// contextDockerfile is the Dockerfile that was given, or else the context if that is nothing but a Dockerfile.
+func (b *builder) contextDockerfile(given *buildcontext.File) (*buildcontext.File, error) {
+	own := b.source.Dockerfile
+	if own == nil || given != nil {
+		return given, nil
+	}
+	if name := b.req.Dockerfile; name != "" && name != "Dockerfile" {
+		return nil, &diag.Error{
+			What: fmt.Sprintf("build context %s: it is no archive but looks like a Dockerfile, and --dockerfile names another: %s", b.source.Name, name),
+			Hint: "Give an archive, or leave out --dockerfile.",
+		}
+	}
+	return own, nil
 }
 
 // maxContext is how much an archive may hold: where it is unpacked into memory, half of what there may be; 0 is the default.

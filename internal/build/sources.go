@@ -117,7 +117,7 @@ func (t *trees) open(ctx context.Context, s *plan.Source) (tree.Tree, error) {
 // named opens a named context.
 func (t *trees) named(ctx context.Context, s *plan.Source) (tree.Tree, error) {
 	o := t.options
-	src, err := contextsource.Open(ctx, o, contextsource.Request{Place: s.Context, Title: s.Name, Flag: "--build-context"})
+	src, err := contextsource.Open(ctx, o, contextsource.Request{Place: s.Context, Title: s.Name, Flag: "--build-context", Further: true})
 	if err != nil {
 		return nil, err
 	}

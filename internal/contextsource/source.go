@@ -31,6 +31,10 @@ type Request struct {
 	Title, Flag string
 	// Dockerfile is the path of the Dockerfile as given, SubPath the directory that takes the context's place.
 	Dockerfile, SubPath string
+	// Given is the Dockerfile if it is from elsewhere.
+	Given *buildcontext.File
+	// Further says that it is a context without a Dockerfile of its own.
+	Further bool
 	// Input is standard input; nil if it cannot be the context.
 	Input io.Reader
 	// Git says how a git repository is fetched.

@@ -13,6 +13,7 @@ import (
 	"syscall"
 	"time"
 
+	"hako/internal/compression"
 	"hako/internal/diag"
 	"hako/internal/tree"
 )
@@ -37,7 +38,7 @@ func (c *copier) unpack(src, p string) (done bool, err error) {
 		return false, c.readError(p, err)
 	}
 	defer func() { err = errors.Join(err, r.Close()) }()
-	plain, err := decompress(&interruptible{c.ctx, r})
+	plain, err := compression.NewReader(&interruptible{c.ctx, r})
 	if err != nil {
 		return false, c.readError(p, err)
 	}
@@ -59,7 +60,7 @@ func (c *copier) isArchive(p string) (bool, error) {
 		return false, c.readError(p, err)
 	}
 	defer r.Close() //nolint:errcheck // nothing was written
-	plain, err := decompress(r)
+	plain, err := compression.NewReader(r)
 	if err != nil {
 		return false, nil //nolint:nilerr // not an archive, then
 	}

@@ -1,4 +1,5 @@
-package filecopy
+// Package compression reads streams without their compression, which their first bytes tell: gzip, zstd, xz, bzip2 or none.
+package compression
 
 import (
 	"bufio"
@@ -27,8 +28,9 @@ const (
 // zstdMaxWindow is the largest window that is unpacked, the decoder's limit as of the zstd program.
 const zstdMaxWindow = 128 << 20 // 128 MiB
 
-// decompress reads what r holds without its compression, which is told by the first bytes.
-func decompress(r io.Reader) (io.ReadCloser, error) {
+// NewReader reads what r holds without its compression. The caller closes the result, and r if it is to be closed.
+// It fails if the first bytes promise a compression whose header is damaged.
+func NewReader(r io.Reader) (io.ReadCloser, error) {
 	b := bufio.NewReaderSize(r, 64<<10)
 	head, err := b.Peek(10)
 	if err != nil && len(head) == 0 {
@@ -57,6 +59,16 @@ func decompress(r io.Reader) (io.ReadCloser, error) {
 		return z.IOReadCloser(), nil
 	}
 	return io.NopCloser(b), nil
+}
+
+// Compressed says whether a stream that begins with head is compressed. Eight bytes are enough.
+func Compressed(head []byte) bool {
+	for _, magic := range []string{gzipMagic, bzip2Magic, xzMagic} {
+		if bytes.HasPrefix(head, []byte(magic)) {
+			return true
+		}
+	}
+	return isZstd(head)
 }
 
 func isZstd(head []byte) bool {
