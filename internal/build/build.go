@@ -60,6 +60,7 @@ func Build(ctx context.Context, env Env, req Request) (_ *Result, err error) {
 	}
 	if b.cache != nil {
 		b.cache.Wait()
+		b.limitCache(ctx)
 	}
 	out := &Result{Digest: made.Digest()}
 	if !req.Outputs.NoPush {

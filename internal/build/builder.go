@@ -51,6 +51,7 @@ type builder struct {
 	// steps is where native steps write, if that is not dir; the engine opens it.
 	steps   *workdir.Dir
 	cache   *cache.Cache // nil without one
+	written cache.Store  // the one that gets new records, or nil
 	trees   *trees
 	logins  *logins
 	secrets secrets

@@ -39,6 +39,8 @@ type Cache struct {
 	Patience time.Duration
 	// ReadOnly says to write nothing. SkipRuns leaves out RUN steps, Copies takes COPY and ADD as well.
 	ReadOnly, SkipRuns, Copies bool
+	// SizeBytes is what Repository may have when the build is over: what was not used for longest goes. 0 means no limit.
+	SizeBytes int64
 }
 
 // inferred says whether the repository is one that the user did not name.
@@ -82,7 +84,7 @@ func (b *builder) openCache(ctx context.Context) error {
 		}
 		o.Read = append(o.Read, store)
 		if s == place && !c.ReadOnly {
-			o.Write = store
+			o.Write, b.written = store, store
 		}
 	}
 	b.cache = cache.New(b.life, o)
@@ -164,7 +166,7 @@ func (c *stepCache) listed(src rootfs.Source) rootfs.Source {
 	var known atomic.Bool
 	put := func(im *layer.Image, err error) (*layer.Image, error) {
 		if err == nil && !known.Swap(true) {
-			rec := &cache.Record{Keys: []cache.Key{key}, Created: c.env.Now(), Layer: layer.Descriptor{DiffID: src.DiffID}}
+			rec := &cache.Record{Keys: []cache.Key{key}, Created: c.env.Now(), Image: c.image(), Layer: layer.Descriptor{DiffID: src.DiffID}}
 			c.cache.Put(rec, &cache.Listing{Index: im.Index, Small: im.AtHand()}, nil)
 		}
 		return im, err
@@ -183,6 +185,23 @@ func (c *stepCache) listed(src rootfs.Source) rootfs.Source {
 		return put(list(ctx))
 	}
 	return src
+}
+
+// image is what is built, for people who look at the cache.
+func (c *stepCache) image() string {
+	if len(c.req.Outputs.Destinations) == 0 {
+		return ""
+	}
+	return shorten(c.req.Outputs.Destinations[0])
+}
+
+// shorten leaves enough of a text to know it again.
+func shorten(text string) string {
+	const most = 200
+	if len(text) <= most {
+		return text
+	}
+	return strings.ToValidUTF8(text[:most], "") + "…"
 }
 
 var errNotCached = errors.New("the listing of a base image's layer is not cached")
@@ -219,7 +238,7 @@ func (c *stepCache) Get(ctx context.Context, key string) *solve.Cached {
 
 // Put implements [solve.Cache].
 func (c *stepCache) Put(s *solve.Cached, keys []string) {
-	rec := &cache.Record{Created: s.Created, Layer: s.Layer.Descriptor, Content: s.Layer.Content, Inputs: cache.Key(s.Inputs), Exact: cache.Key(s.Exact)}
+	rec := &cache.Record{Created: s.Created, What: shorten(s.Text), Image: c.image(), Layer: s.Layer.Descriptor, Content: s.Layer.Content, Inputs: cache.Key(s.Inputs), Exact: cache.Key(s.Exact)}
 	c.mu.Lock()
 	for _, k := range keys {
 		rec.Keys = append(rec.Keys, c.key(k))

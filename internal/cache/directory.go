@@ -10,6 +10,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"time"
 
 	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
@@ -24,6 +25,7 @@ import (
 type Directory struct {
 	path  string
 	blobs *blob.Store
+	uses  uses
 }
 
 var _ Store = (*Directory)(nil)
@@ -56,7 +58,10 @@ func (d *Directory) String() string { return d.path }
 func (d *Directory) Near() {}
 
 // Close implements [Store].
-func (d *Directory) Close() error { return d.blobs.Close() }
+func (d *Directory) Close() error {
+	d.uses.end()
+	return d.blobs.Close()
+}
 
 func (d *Directory) record(k Key) string { return filepath.Join(d.path, "records", string(k)+".json") }
 
@@ -84,6 +89,7 @@ func (d *Directory) Get(_ context.Context, key Key) (*Found, error) {
 	if !slices.Contains(rec.Keys, key) {
 		return nil, fmt.Errorf("%w: %s is of another step", ErrRecord, key)
 	}
+	d.use(key, rec) // before the look: from now on it stays
 	for _, b := range rec.blobs() {
 		if !d.has(b) {
 			return nil, nil
@@ -94,14 +100,17 @@ func (d *Directory) Get(_ context.Context, key Key) (*Found, error) {
 
 // Put implements [Store].
 func (d *Directory) Put(ctx context.Context, rec *Record, listing []byte, open Opener) error {
-	for _, b := range rec.blobs() {
-		from := open
+	from := func(b ocispec.Descriptor) Opener {
 		if b.Digest == rec.Listing.Digest {
-			from = reader(listing)
+			return reader(listing)
 		}
-		if err := d.add(ctx, b, from); err != nil {
+		return open
+	}
+	for _, b := range rec.blobs() {
+		if err := d.add(ctx, b, from(b)); err != nil {
 			return err
 		}
+		d.uses.note(d.blobPath(b.Digest))
 	}
 	text, err := json.Marshal(rec)
 	if err != nil {
@@ -109,6 +118,12 @@ func (d *Directory) Put(ctx context.Context, rec *Record, listing []byte, open O
 	}
 	for _, k := range rec.Keys {
 		if err := replace(d.record(k), text); err != nil {
+			return err
+		}
+		d.uses.note(d.record(k))
+	}
+	for _, b := range rec.blobs() {
+		if err := d.add(ctx, b, from(b)); err != nil { // once more: somebody may have pruned what was not used until now
 			return err
 		}
 	}
@@ -162,8 +177,18 @@ type directoryBlobs struct{ *Directory }
 
 // blob verifies while it is read: a disk may have failed, or a volume been filled by others. What is damaged is removed,
 // so that it is made and kept again.
-func (b directoryBlobs) blob(_ context.Context, d ocispec.Descriptor) (io.ReadCloser, error) {
+func (b directoryBlobs) blob(ctx context.Context, d ocispec.Descriptor) (io.ReadCloser, error) {
 	f, err := b.blobs.Open(d.Digest)
+	if errors.Is(err, fs.ErrNotExist) {
+		// Whoever prunes may have moved it aside for a moment, to see that it is used.
+		const moment = 50 * time.Millisecond
+		select {
+		case <-ctx.Done():
+			return nil, context.Cause(ctx)
+		case <-time.After(moment):
+		}
+		f, err = b.blobs.Open(d.Digest)
+	}
 	if err != nil {
 		return nil, err
 	}

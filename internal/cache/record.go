@@ -44,6 +44,8 @@ type Record struct {
 	Keys []Key
 	// Created is when the step ran.
 	Created time.Time
+	// What says for people what the record is of: the instruction. Image is what was built then. Both may be empty.
+	What, Image string
 	// Layer is what the step made. Its Digest is empty in a record that has only a listing, of a layer that is elsewhere.
 	Layer layer.Descriptor
 	// Content identifies what the layer says, but for times; empty if that is not known.
@@ -67,6 +69,8 @@ type document struct {
 	Version   int                `json:"version"`
 	Keys      []Key              `json:"keys"`
 	Created   time.Time          `json:"created"`
+	What      string             `json:"what,omitempty"`
+	Image     string             `json:"image,omitempty"`
 	MediaType string             `json:"mediaType"`
 	Digest    digest.Digest      `json:"digest"`
 	Size      int64              `json:"size"`
@@ -84,7 +88,7 @@ func (r *Record) MarshalJSON() ([]byte, error) { return json.Marshal(r.document(
 
 func (r *Record) document() *document {
 	return &document{
-		Version: version, Keys: r.Keys, Created: r.Created.UTC(), MediaType: r.Layer.MediaType, Digest: r.Layer.Digest, Size: r.Layer.Size,
+		Version: version, Keys: r.Keys, Created: r.Created.UTC(), What: r.What, Image: r.Image, MediaType: r.Layer.MediaType, Digest: r.Layer.Digest, Size: r.Layer.Size,
 		DiffID: r.Layer.DiffID, Content: r.Content, Inputs: r.Inputs, Exact: r.Exact, Listing: r.Listing, Signature: r.Signature, Origin: r.Origin,
 	}
 }
@@ -113,7 +117,7 @@ func (r *Record) UnmarshalJSON(data []byte) error {
 		return err
 	}
 	*r = Record{
-		Keys: d.Keys, Created: d.Created, Content: d.Content, Inputs: d.Inputs, Exact: d.Exact, Listing: d.Listing, Signature: d.Signature, Origin: d.Origin,
+		Keys: d.Keys, Created: d.Created, What: d.What, Image: d.Image, Content: d.Content, Inputs: d.Inputs, Exact: d.Exact, Listing: d.Listing, Signature: d.Signature, Origin: d.Origin,
 		Layer: layer.Descriptor{MediaType: d.MediaType, Digest: d.Digest, Size: d.Size, DiffID: d.DiffID},
 	}
 	return nil

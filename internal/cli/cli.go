@@ -182,7 +182,7 @@ func (c *command) root() *cobra.Command {
 	root.SilenceErrors, root.SilenceUsage = true, true
 	root.AddCommand(c.versionCommand(), c.doctorCommand())
 	if !c.kaniko {
-		root.AddCommand(c.checkCommand())
+		root.AddCommand(c.checkCommand(), c.cacheCommand())
 	}
 	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error {
 		if cmd == root && !c.kaniko {

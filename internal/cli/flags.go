@@ -183,6 +183,7 @@ func cacheFlags() []flag {
 		{name: "cache-copy-layers", kind: boolKind, def: "false", help: "cache COPY and ADD steps, too; mostly copying again is cheaper", forks: "GCO", status: used},
 		{name: "cache-run-layers", kind: boolKind, def: "true", help: "cache RUN steps", forks: "GCO", status: used},
 		{name: "no-push-cache", kind: boolKind, def: "false", help: "write nothing to the cache", forks: "GCO", status: used},
+		{name: "cache-size", kind: stringKind, help: "what the cache may have after the build, as 20g: what was not used for longest is removed; no limit if not given", forks: "H", status: used},
 		{name: "compressed-caching", kind: boolKind, def: "true", help: "keep compressed layers in memory", forks: "GCO", status: noEffect, why: "no layer is ever kept in memory"},
 	}
 }

@@ -27,7 +27,6 @@ func (c *command) request(vs *values, operands []string) (build.Request, error) 
 		Reproducible: vs.bool("reproducible"), IgnorePaths: vs.list("ignore-path"),
 		NamedContexts: pairs(vs.list("build-context"), "="),
 		Registry:      c.registry(vs),
-		Cache:         cacheOf(vs),
 	}
 	if len(operands) > 0 {
 		if len(vs.list("context")) > 0 {
@@ -50,9 +49,8 @@ func (c *command) request(vs *values, operands []string) (build.Request, error) 
 	if req.ShmSizeBytes, err = sizeBytes(vs.str("shm-size")); err != nil {
 		errs = append(errs, fmt.Errorf("--shm-size: %w", err))
 	}
-	if err := errors.Join(c.mounts(vs, &req), takeGit(vs, &req)); err != nil {
-		errs = append(errs, err)
-	}
+	req.Cache, err = cacheOf(vs)
+	errs = append(errs, err, c.mounts(vs, &req), takeGit(vs, &req))
 	plan, err := c.outputPlan(vs)
 	if err != nil {
 		return req, errors.Join(append(errs, err)...)
@@ -83,11 +81,16 @@ func (c *command) printPlan(p *outputPlan) (bool, error) {
 	return yes, err
 }
 
-func cacheOf(vs *values) build.Cache {
-	return build.Cache{
+func cacheOf(vs *values) (build.Cache, error) {
+	out := build.Cache{
 		Enabled: vs.bool("cache"), Repository: vs.str("cache-repo"), Sources: vs.list("cache-from"), TTL: vs.duration("cache-ttl"), Patience: vs.duration("cache-timeout"),
 		ReadOnly: vs.bool("no-push-cache"), SkipRuns: !vs.bool("cache-run-layers"), Copies: vs.bool("cache-copy-layers"),
 	}
+	var err error
+	if out.SizeBytes, err = sizeBytes(vs.str("cache-size")); err != nil {
+		return out, fmt.Errorf("--cache-size: %w", err)
+	}
+	return out, nil
 }
 
 func squash(vs *values) build.Squash {
@@ -219,6 +222,9 @@ func sizeBytes(s string) (int64, error) {
 		return 0, nil
 	}
 	text := strings.TrimSuffix(strings.ToLower(s), "b")
+	if unit, ok := strings.CutSuffix(text, "i"); ok && strings.ContainsAny(unit, "kmg") { // GiB, or Kubernetes' Gi
+		text = unit
+	}
 	shift := 0
 	if i := strings.IndexAny(text, "kmg"); i >= 0 && i == len(text)-1 {
 		shift = 10 * (1 + strings.IndexByte("kmg", text[i]))

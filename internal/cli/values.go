@@ -112,8 +112,11 @@ func newValues() *values {
 }
 
 // register adds all flags to set. An alias shares the value of what it stands for.
-func (vs *values) register(set *pflag.FlagSet) {
-	for _, f := range flags() {
+func (vs *values) register(set *pflag.FlagSet) { vs.registerSome(set, flags()) }
+
+// registerSome adds some of the flags to set.
+func (vs *values) registerSome(set *pflag.FlagSet, some []flag) {
+	for _, f := range some {
 		v := vs.byName[f.name]
 		if f.alias != "" {
 			v = vs.byName[f.alias]

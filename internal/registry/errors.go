@@ -218,8 +218,11 @@ func (r *Repository) answerHint(e *ResponseError) string {
 // credentialsHint says which credentials were used, or where they were looked for.
 func (r *Repository) credentialsHint() string {
 	verb := "pull from"
-	if r.access == Push {
+	switch r.access {
+	case Push:
 		verb = "push to"
+	case Delete:
+		verb = "delete from"
 	}
 	if used := r.used(); len(used) > 0 {
 		return fmt.Sprintf("Check that the credentials from %s are valid and may %s %s.", strings.Join(used, ", "), verb, r.Name())

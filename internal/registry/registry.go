@@ -75,10 +75,11 @@ type Options struct {
 // Access is what a repository is opened for.
 type Access uint8
 
-// The two kinds of access. They differ in token scope and in which "insecure" options apply.
+// The kinds of access. They differ in token scope and in which "insecure" options apply; Delete is Push and more.
 const (
 	Pull Access = iota + 1
 	Push
+	Delete
 )
 
 // Client reaches registries. It may be used from many goroutines.

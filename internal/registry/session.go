@@ -168,7 +168,7 @@ func (r *Repository) openLocked(ctx context.Context, i int) (*session, error) {
 			return s, errNoCredentials
 		}
 		auth = authn.FromConfig(*config)
-	case r.access == Push && r.refusedLocked():
+	case r.access != Pull && r.refusedLocked():
 		return nil, errNoCredentials // nobody may push without credentials if he may not with some
 	}
 	client, err := r.authenticate(ctx, auth, r.repo.Scope(r.scope()))
@@ -191,8 +191,11 @@ func (r *Repository) refusedLocked() bool {
 }
 
 func (r *Repository) scope() string {
-	if r.access == Push {
+	switch r.access {
+	case Push:
 		return transport.PushScope
+	case Delete:
+		return transport.DeleteScope
 	}
 	return transport.PullScope
 }

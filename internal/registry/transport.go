@@ -20,7 +20,7 @@ func newStacks(o *Options) (map[stackKey]http.RoundTripper, []*http.Transport, e
 		return nil, nil, err
 	}
 	stacks := map[stackKey]http.RoundTripper{}
-	for access, skipAll := range map[Access]bool{Pull: o.SkipTLSVerify || o.SkipTLSVerifyPull, Push: o.SkipTLSVerify} {
+	for access, skipAll := range map[Access]bool{Pull: o.SkipTLSVerify || o.SkipTLSVerifyPull, Push: o.SkipTLSVerify, Delete: o.SkipTLSVerify} {
 		for _, hurried := range []bool{false, true} {
 			guard := &web.Guard{Idle: o.IdleTimeout, UserAgent: o.UserAgent}
 			retrier := &web.Retrier{Inner: guard, Delay: o.RetryDelay, Events: o.Events, Redact: redactURL}

@@ -29,6 +29,8 @@ type Cached struct {
 	// Inputs and Exact are the keys that the step had when it ran.
 	Inputs, Exact string
 	Created       time.Time
+	// Text is the instruction, for people; it is empty in a result that was found.
+	Text string
 }
 
 // keys are those of one step on one state.
@@ -182,7 +184,7 @@ func (s *solver) keep(sh *shared, k keys, next *state) {
 	if k.definition != "" {
 		ids = append(ids, k.definition)
 	}
-	s.parts.Cache.Put(&Cached{Layer: next.layers[len(next.layers)-1], Inputs: k.inputs, Exact: k.exact, Created: s.parts.Now()}, ids)
+	s.parts.Cache.Put(&Cached{Layer: next.layers[len(next.layers)-1], Inputs: k.inputs, Exact: k.exact, Created: s.parts.Now(), Text: sh.step.Text}, ids)
 }
 
 // stateOf is the state that f is the files of, or nil if it is no stage and no image.

@@ -209,7 +209,7 @@ func (u *UI) progress(e event.Progress) {
 	last, known := u.shown[e.ID]
 	if e.Finished {
 		delete(u.shown, e.ID)
-		u.line(record{level: Debug, Type: "progress", Transfer: e.ID, Done: e.Done, Total: e.Total, Finished: true, Message: e.What + ": " + size(e.Done)})
+		u.line(record{level: Debug, Type: "progress", Transfer: e.ID, Done: e.Done, Total: e.Total, Finished: true, Message: e.What + ": " + Size(e.Done)})
 		return
 	}
 	if !known {
@@ -220,15 +220,15 @@ func (u *UI) progress(e event.Progress) {
 		return
 	}
 	u.shown[e.ID] = now
-	message := e.What + ": " + size(e.Done)
+	message := e.What + ": " + Size(e.Done)
 	if e.Total > 0 {
-		message += " of " + size(e.Total)
+		message += " of " + Size(e.Total)
 	}
 	u.line(record{level: Info, Type: "progress", Transfer: e.ID, Done: e.Done, Total: e.Total, Message: message})
 }
 
-// size is a number of bytes for people.
-func size(n int64) string {
+// Size is a number of bytes for people.
+func Size(n int64) string {
 	switch {
 	case n >= 1<<30:
 		return fmt.Sprintf("%.1f GiB", float64(n)/(1<<30))
