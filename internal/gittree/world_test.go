@@ -63,7 +63,7 @@ func newWorld(t *testing.T, change func(*world)) *world {
 
 func (w *world) env() []string {
 	return []string{
-		"HOME=" + w.dir, "PATH=" + os.Getenv("PATH"), "GIT_CONFIG_NOSYSTEM=1", "GIT_TERMINAL_PROMPT=0", "LC_ALL=C",
+		"HOME=" + w.dir, "PATH=" + w.dir + ":" + os.Getenv("PATH"), "GIT_CONFIG_NOSYSTEM=1", "GIT_TERMINAL_PROMPT=0", "LC_ALL=C",
 		"GIT_AUTHOR_NAME=A", "GIT_AUTHOR_EMAIL=a@b", "GIT_COMMITTER_NAME=C", "GIT_COMMITTER_EMAIL=c@d",
 		"GIT_AUTHOR_DATE=2005-06-07T08:09:10Z", "GIT_COMMITTER_DATE=2005-06-07T08:09:10Z",
 	}
