@@ -3,18 +3,14 @@ package gittree_test
 import (
 	"context"
 	"crypto/ed25519"
-	"crypto/rand"
-	"encoding/pem"
 	"errors"
 	"fmt"
 	"io"
 	"net"
 	"os"
 	"os/exec"
-	"os/user"
 	"path/filepath"
 	"strings"
-	"sync"
 	"testing"
 
 	"golang.org/x/crypto/ssh"
@@ -22,68 +18,15 @@ import (
 
 	"hako/internal/diag"
 	"hako/internal/gittree"
+	"hako/internal/gittree/gittest"
 	"hako/internal/gitwire"
 )
-
-// accept serves connections until the test ends.
-func accept(t *testing.T, l net.Listener, serve func(net.Conn)) {
-	t.Helper()
-	var group sync.WaitGroup
-	group.Go(func() {
-		for {
-			c, err := l.Accept()
-			if err != nil {
-				return
-			}
-			group.Go(func() {
-				defer c.Close() // the other side may have closed it
-				serve(c)
-			})
-		}
-	})
-	t.Cleanup(func() {
-		if err := l.Close(); err != nil {
-			t.Error(err)
-		}
-		group.Wait()
-	})
-}
-
-func listen(t *testing.T) net.Listener {
-	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	return l
-}
-
-// daemon serves the world by git's own protocol: a program git-daemon for each connection.
-func (w *world) daemon(t *testing.T) string {
-	t.Helper()
-	if _, err := os.Stat(filepath.Join(w.git(t, "", "--exec-path"), "git-daemon")); err != nil {
-		t.Skip("needs git daemon")
-	}
-	l := listen(t)
-	accept(t, l, func(c net.Conn) {
-		f, err := c.(*net.TCPConn).File()
-		if err != nil {
-			t.Error(err)
-			return
-		}
-		defer f.Close() // a duplicate
-		cmd := exec.Command("git", "daemon", "--inetd", "--export-all", "--base-path="+w.dir)
-		cmd.Env, cmd.Stdin, cmd.Stdout = w.env(), f, f
-		_ = cmd.Run() // it fails if the other side hangs up
-	})
-	return "git://" + l.Addr().String() + "/"
-}
 
 func TestDaemon(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, nil)
 	w.repository(t, "r", history()...)
-	base := w.daemon(t)
+	base := "git://" + gittest.Daemon(t, w.dir) + "/"
 	middle := w.head(t, "r", "main")
 	for _, ref := range []string{"", "v1", "side", middle, middle[:8]} {
 		tr := w.fetch(t, gittree.Spec{Remote: base + "r.git", Ref: ref})
@@ -97,32 +40,11 @@ func TestDaemon(t *testing.T) {
 	}
 }
 
-// key makes a key and the file of it.
-func key(t *testing.T, dir, name string) (ssh.Signer, ed25519.PrivateKey, string) {
-	t.Helper()
-	_, private, err := ed25519.GenerateKey(rand.Reader)
-	if err != nil {
-		t.Fatal(err)
-	}
-	signer, err := ssh.NewSignerFromKey(private)
-	if err != nil {
-		t.Fatal(err)
-	}
-	block, err := ssh.MarshalPrivateKey(private, "")
-	if err != nil {
-		t.Fatal(err)
-	}
-	path := filepath.Join(dir, name)
-	if err := os.WriteFile(path, pem.EncodeToMemory(block), 0o600); err != nil {
-		t.Fatal(err)
-	}
-	return signer, private, path
-}
-
 // sshWorld is a world that is served by ssh.
 type sshWorld struct {
 	*world
 	host    string // host:port
+	login   string
 	private ed25519.PrivateKey
 	keyFile string
 	known   string
@@ -132,49 +54,19 @@ type sshWorld struct {
 func sshServer(t *testing.T, plain, v0 bool) *sshWorld {
 	t.Helper()
 	w := &sshWorld{world: newWorld(t, nil)}
-	hostKey, _, hostFile := key(t, w.dir, "host")
+	hostKey, _, hostFile := gittest.Key(t, w.dir, "host")
 	var mine ssh.Signer
-	mine, w.private, w.keyFile = key(t, w.dir, "mine")
-	l := listen(t)
-	w.host = l.Addr().String()
+	mine, w.private, w.keyFile = gittest.Key(t, w.dir, "mine")
 	w.known = filepath.Join(w.dir, "known_hosts")
-	_, port, _ := net.SplitHostPort(w.host)
-	line := fmt.Sprintf("[127.0.0.1]:%s %s", port, ssh.MarshalAuthorizedKey(hostKey.PublicKey()))
-	if err := os.WriteFile(w.known, []byte(line), 0o600); err != nil {
-		t.Fatal(err)
-	}
 	if plain {
-		accept(t, l, func(c net.Conn) { w.serveSSH(c, hostKey, mine.PublicKey(), v0) })
-		return w
+		l := gittest.Listen(t)
+		w.login, w.host = "git", l.Addr().String()
+		gittest.Accept(t, l, func(c net.Conn) { w.serveSSH(c, hostKey, mine.PublicKey(), v0) })
+	} else {
+		w.login, w.host = gittest.SSHD(t, w.dir, hostFile, mine.PublicKey())
 	}
-	w.sshd(t, l, hostFile, ssh.MarshalAuthorizedKey(mine.PublicKey()))
+	gittest.KnownHosts(t, w.known, w.host, hostKey.PublicKey())
 	return w
-}
-
-// sshd runs the program for each connection.
-func (w *sshWorld) sshd(t *testing.T, l net.Listener, hostFile string, allowed []byte) {
-	t.Helper()
-	program := "/usr/sbin/sshd"
-	if _, err := os.Stat(program); err != nil {
-		t.Skip("needs sshd")
-	}
-	authorized := filepath.Join(w.dir, "authorized_keys")
-	config := filepath.Join(w.dir, "sshd_config")
-	text := "AuthorizedKeysFile " + authorized + "\nStrictModes no\nUsePAM no\nPermitRootLogin yes\nAcceptEnv GIT_PROTOCOL\nHostKey " + hostFile + "\nPidFile none\nSetEnv GIT_CONFIG_COUNT=1 GIT_CONFIG_KEY_0=safe.directory GIT_CONFIG_VALUE_0=*\n"
-	if err := errors.Join(os.WriteFile(authorized, allowed, 0o600), os.WriteFile(config, []byte(text), 0o600), os.MkdirAll("/run/sshd", 0o755)); err != nil {
-		t.Skipf("needs sshd, and to be root: %v", err)
-	}
-	accept(t, l, func(c net.Conn) {
-		f, err := c.(*net.TCPConn).File()
-		if err != nil {
-			t.Error(err)
-			return
-		}
-		defer f.Close() // a duplicate
-		cmd := exec.Command(program, "-i", "-e", "-f", config)
-		cmd.Stdin, cmd.Stdout = f, f
-		_ = cmd.Run() // it fails if the other side hangs up
-	})
 }
 
 // serveSSH serves one connection.
@@ -279,7 +171,7 @@ func TestSSHAgent(t *testing.T) {
 	if err := keys.Add(agent.AddedKey{PrivateKey: w.private}); err != nil {
 		t.Fatal(err)
 	}
-	accept(t, l, func(c net.Conn) { _ = agent.ServeAgent(keys, c) })
+	gittest.Accept(t, l, func(c net.Conn) { _ = agent.ServeAgent(keys, c) })
 	o := w.options(t, gitwire.Options{SSH: gitwire.SSH{Agent: dial(socket), KnownHosts: []string{w.known}}})
 	tr, err := gittree.Fetch(t.Context(), o, gittree.Spec{Remote: "ssh://" + w.host + w.dir + "/r.git"})
 	if err != nil {
@@ -294,8 +186,8 @@ func TestSSHErrors(t *testing.T) {
 	t.Parallel()
 	w := sshServer(t, true, false)
 	w.repository(t, "r", "write a x", "commit")
-	_, _, wrong := key(t, w.dir, "wrong")
-	other, _, _ := key(t, w.dir, "other")
+	_, _, wrong := gittest.Key(t, w.dir, "wrong")
+	other, _, _ := gittest.Key(t, w.dir, "other")
 	changed := filepath.Join(w.dir, "changed")
 	_, port, _ := net.SplitHostPort(w.host)
 	line := fmt.Sprintf("[127.0.0.1]:%s %s", port, ssh.MarshalAuthorizedKey(other.PublicKey()))
@@ -332,13 +224,9 @@ func TestSSHD(t *testing.T) {
 	t.Parallel()
 	w := sshServer(t, false, false)
 	w.repository(t, "r", history()...)
-	me, err := user.Current()
-	if err != nil {
-		t.Fatal(err)
-	}
 	o := w.options(t, gitwire.Options{SSH: gitwire.SSH{KeyFiles: []string{w.keyFile}, KnownHosts: []string{w.known}}})
 	for _, ref := range []string{"", "v1", w.head(t, "r", "main~1")} {
-		tr, err := gittree.Fetch(t.Context(), o, gittree.Spec{Remote: "ssh://" + me.Username + "@" + w.host + w.dir + "/r.git", Ref: ref})
+		tr, err := gittree.Fetch(t.Context(), o, gittree.Spec{Remote: "ssh://" + w.login + "@" + w.host + w.dir + "/r.git", Ref: ref})
 		if err != nil {
 			t.Fatal(diag.Format(err))
 		}

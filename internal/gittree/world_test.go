@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"io"
 	"net/http"
-	"net/http/cgi"
 	"net/http/httptest"
 	"net/url"
 	"os"
@@ -21,6 +20,7 @@ import (
 	"hako/internal/diag"
 	"hako/internal/event"
 	"hako/internal/gittree"
+	"hako/internal/gittree/gittest"
 	"hako/internal/gitwire"
 	"hako/internal/tree"
 )
@@ -40,17 +40,11 @@ type world struct {
 
 func newWorld(t *testing.T, change func(*world)) *world {
 	t.Helper()
-	if _, err := exec.LookPath("git"); err != nil {
-		t.Skip("needs git")
-	}
 	w := &world{dir: t.TempDir(), log: &log{}, spool: t.TempDir()}
 	if change != nil {
 		change(w)
 	}
-	config := "[safe]\n\tdirectory = *\n[protocol \"file\"]\n\tallow = always\n[init]\n\tdefaultBranch = main\n[gc]\n\tauto = 0\n"
-	if err := os.WriteFile(filepath.Join(w.dir, ".gitconfig"), []byte(config), 0o644); err != nil {
-		t.Fatal(err)
-	}
+	gittest.Configure(t, w.dir)
 	var h http.Handler = http.HandlerFunc(w.serve)
 	if w.wrap != nil {
 		h = w.wrap(h)
@@ -61,27 +55,15 @@ func newWorld(t *testing.T, change func(*world)) *world {
 	return w
 }
 
-func (w *world) env() []string {
-	return []string{
-		"HOME=" + w.dir, "PATH=" + w.dir + ":" + os.Getenv("PATH"), "GIT_CONFIG_NOSYSTEM=1", "GIT_TERMINAL_PROMPT=0", "LC_ALL=C",
-		"GIT_AUTHOR_NAME=A", "GIT_AUTHOR_EMAIL=a@b", "GIT_COMMITTER_NAME=C", "GIT_COMMITTER_EMAIL=c@d",
-		"GIT_AUTHOR_DATE=2005-06-07T08:09:10Z", "GIT_COMMITTER_DATE=2005-06-07T08:09:10Z",
-	}
-}
+func (w *world) env() []string { return gittest.Env(w.dir) }
 
 // serve is git's own http server.
 func (w *world) serve(rw http.ResponseWriter, r *http.Request) {
 	w.requests.Add(1)
-	git, err := exec.LookPath("git")
-	if err != nil {
-		http.Error(rw, err.Error(), 500)
-		return
-	}
-	env := append(w.env(), "GIT_PROJECT_ROOT="+w.dir, "GIT_HTTP_EXPORT_ALL=1")
 	if w.v0 {
 		r.Header.Del("Git-Protocol")
 	}
-	(&cgi.Handler{Path: git, Args: []string{"http-backend"}, Root: "/", Env: env}).ServeHTTP(rw, r)
+	gittest.Handler(w.dir).ServeHTTP(rw, r)
 }
 
 // git runs git in a directory below the world's.
