@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"errors"
 	"io"
+	"log"
 	"net"
 	"net/http"
 	"net/http/httptest"
@@ -114,7 +115,7 @@ func newGitWorld(t *testing.T) *gitWorld {
 func (w *gitWorld) serve(t *testing.T) {
 	t.Helper()
 	backend := gittest.Handler(w.dir)
-	w.web = httptest.NewTLSServer(http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) {
+	w.web = httptest.NewUnstartedServer(http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) {
 		user, password, _ := r.BasicAuth()
 		if strings.HasPrefix(r.URL.Path, "/private/") && user+":"+password != "token:" && user+":"+password != "u:p" {
 			rw.Header().Set("WWW-Authenticate", "Basic realm=git")
@@ -127,6 +128,8 @@ func (w *gitWorld) serve(t *testing.T) {
 		}
 		backend.ServeHTTP(rw, r)
 	}))
+	w.web.Config.ErrorLog = log.New(io.Discard, "", 0)
+	w.web.StartTLS()
 	t.Cleanup(w.web.Close)
 	w.daemon = gittest.Daemon(t, w.dir)
 }
