@@ -111,7 +111,7 @@ func (b *builder) openStore(ctx context.Context, place string) (cache.Store, err
 	if err != nil {
 		return nil, &diag.Error{What: fmt.Sprintf("cache repository %q", place), Cause: err, Hint: "Write it as registry.example/path/name, without a tag, or oci:DIRECTORY."}
 	}
-	if !b.output.Takes(repo) {
+	if b.output != nil && !b.output.Takes(repo) { // without an output, there is no build to keep waiting
 		b.client.Hurry(repo)
 	}
 	return cache.NewRegistry(b.client, repo, b.output), nil

@@ -65,6 +65,9 @@ func openKeeper(ctx context.Context, env Env, req Request) (_ cache.Keeper, end 
 	if err != nil {
 		return nil, nil, err
 	}
+	if store == nil {
+		return nil, nil, &diag.Error{What: "the cache " + req.Cache.Repository + " cannot be opened", Hint: "Look at the warning above."}
+	}
 	b.closers = append(b.closers, store.Close)
 	keeper, ok := store.(cache.Keeper)
 	if !ok {
