@@ -1,5 +1,5 @@
 // Command hako builds container images from Dockerfiles, without a daemon, in any container.
-// Started under the name executor it takes kaniko's command line.
+// Started under the name executor or warmer it takes the command line of kaniko's program of that name.
 //
 // SIGTERM and SIGINT stop the build: running steps are killed, everything that was made on the way is deleted,
 // and the exit code is 128 plus the signal's number. A second signal ends the program at once.

@@ -32,6 +32,7 @@ func Build(ctx context.Context, env Env, req Request) (_ *Result, err error) {
 	if err := req.Validate(); err != nil {
 		return nil, err
 	}
+	warmFirst(ctx, env, &req)
 	b, err := open(ctx, env, req)
 	if err != nil {
 		return nil, err

@@ -243,7 +243,7 @@ func (b *builder) openRegistry() (err error) {
 	o := b.req.Outputs
 	b.bases = imagesource.New(imagesource.Options{
 		Registry: b.client, Dir: b.dir, Blobs: b.store, Keep: b.keeps, Events: b.env.Events,
-		Mirrors: b.mirrors(), OnlyMirrors: b.req.Registry.OnlyMirrors, Cwd: b.env.Cwd,
+		Mirrors: b.mirrors(), OnlyMirrors: b.req.Registry.OnlyMirrors, Cwd: b.env.Cwd, Warmed: b.warmed(),
 	})
 	b.closers = append(b.closers, b.bases.Close)
 	b.output, err = output.New(b.client, output.Options{

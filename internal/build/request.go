@@ -61,6 +61,7 @@ type Request struct {
 	Outputs  Outputs
 	Registry Registry
 	Cache    Cache
+	Bases    Bases
 	// WorkDir is where state lives; empty means to find a place.
 	WorkDir string
 	// Format is "docker" or "oci"; empty leaves the choice to the base image, unless something needs OCI's.
@@ -115,6 +116,17 @@ type Outputs struct {
 	IgnoreImmutableTags bool
 	// PushRetries repeats a whole push of a destination that many times.
 	PushRetries int
+}
+
+// Bases says which base images are kept on this machine.
+type Bases struct {
+	// Dir is a directory of images, as [Warm] fills it; empty means none. TTL is the age at which they are too old; zero means never.
+	Dir string
+	TTL time.Duration
+	// Offline says to take images from Dir only, and to ask no registry for them.
+	Offline bool
+	// Images are put into Dir before the build.
+	Images []string
 }
 
 // Registry says how registries are reached.

@@ -18,7 +18,7 @@ import (
 func (r *Request) Validate() error {
 	return errors.Join(
 		r.validateOutputs(), r.validatePlatforms(), r.validateFormat(), r.validateAttestations(), r.validateSigning(), r.validateNetwork(), r.validateCache(),
-		r.validateSteps(),
+		r.validateSteps(), r.validateBases(),
 	)
 }
 

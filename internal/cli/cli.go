@@ -1,7 +1,8 @@
 // Package cli is the command line: kaniko's flags, their environment variables and a few habits of docker build,
 // turned into a build.Request. No flag and no environment variable is read below it.
 //
-// The program is called hako, with the command build among others, or executor, which is kaniko's name and builds at once.
+// The program is called hako, with the command build among others, or executor, which is kaniko's name and builds at once,
+// or warmer, which is kaniko's name, too, and fetches images.
 package cli
 
 import (
@@ -48,9 +49,9 @@ type command struct {
 	env  Env
 	args []string
 	vars map[string]string
-	// kaniko says that the program was called as executor.
-	kaniko bool
-	vs     *values
+	// kaniko says that the program was called as executor, warmer that it was called as that.
+	kaniko, warmer bool
+	vs             *values
 	// call is what to do; without a name, the flags say it.
 	call call
 	ui   *ui.UI
@@ -72,7 +73,13 @@ func Main(ctx context.Context, env Env, args []string) int {
 	if name := filepath.Base(args[0]); credential.IsProgram(name) {
 		return serveCredentials(ctx, env, name, args[1:])
 	}
-	c := &command{env: env, args: args, vars: variables(env.Environ), vs: newValues(), kaniko: strings.TrimSuffix(filepath.Base(args[0]), ".exe") == "executor"}
+	c := &command{env: env, args: args, vars: variables(env.Environ), vs: newValues()}
+	switch strings.TrimSuffix(filepath.Base(args[0]), ".exe") {
+	case "executor":
+		c.kaniko = true
+	case "warmer":
+		c.warmer = true
+	}
 	c.ui = c.newUI(ui.Text, ui.Info)
 	root := c.root()
 	root.SetArgs(args[1:])
@@ -120,6 +127,7 @@ func (c *command) fail(ctx context.Context, root *cobra.Command, err error) int 
 	var usage usageError
 	var building buildError
 	var checking checkError
+	var warming warmError
 	var stopped *SignalError
 	switch {
 	case errors.As(context.Cause(ctx), &stopped):
@@ -127,12 +135,14 @@ func (c *command) fail(ctx context.Context, root *cobra.Command, err error) int 
 		return 128 + stopped.Number
 	case errors.Is(err, errFound):
 		return 1
+	case errors.As(err, &warming):
+		c.ui.Fail(ui.Failure{Prefix: "error warming the cache: ", Err: warming.error})
 	case errors.As(err, &checking):
 		c.ui.Fail(ui.Failure{Prefix: "error checking Dockerfile: ", Err: checking.error})
 	case errors.As(err, &building):
 		c.ui.Fail(ui.Failure{Prefix: "error building image: ", Err: building.error})
 	case errors.As(err, &usage):
-		c.ui.Fail(ui.Failure{Prefix: "Error: ", Err: usage.error, Advice: fmt.Sprintf("Run '%s --help' for usage.", c.buildName())})
+		c.ui.Fail(ui.Failure{Prefix: "Error: ", Err: usage.error, Advice: fmt.Sprintf("Run '%s --help' for usage.", c.called())})
 	default:
 		c.ui.Fail(ui.Failure{Prefix: "Error: ", Err: err})
 	}
@@ -148,9 +158,13 @@ type buildError struct{ error }
 
 func (e buildError) Unwrap() error { return e.error }
 
-func (c *command) buildName() string {
-	if c.kaniko {
+// called is the command, as it was called.
+func (c *command) called() string {
+	switch {
+	case c.kaniko:
 		return "executor"
+	case c.warmer:
+		return "warmer"
 	}
 	return "hako build"
 }
@@ -169,23 +183,26 @@ func (c *command) newUI(f ui.Format, l ui.Level) *ui.UI {
 // root is the command tree.
 func (c *command) root() *cobra.Command {
 	var root *cobra.Command
-	if c.kaniko {
+	switch {
+	case c.warmer:
+		root = c.warmCommand("warmer")
+	case c.kaniko:
 		root = c.buildCommand("executor")
 		c.vs.register(root.PersistentFlags()) // legal after a subcommand too, as in kaniko
-	} else {
+	default:
 		root = &cobra.Command{Use: "hako", Short: "Build container images from Dockerfiles, without a daemon, in any container", Args: cobra.NoArgs,
 			RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() }}
 		b := c.buildCommand("build [PATH]")
 		c.vs.register(b.Flags())
-		root.AddCommand(b)
+		root.AddCommand(b, c.warmCommand("warm"))
 	}
 	root.SilenceErrors, root.SilenceUsage = true, true
 	root.AddCommand(c.versionCommand(), c.doctorCommand())
-	if !c.kaniko {
+	if !c.kaniko && !c.warmer {
 		root.AddCommand(c.checkCommand(), c.cacheCommand())
 	}
 	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error {
-		if cmd == root && !c.kaniko {
+		if cmd == root && !c.kaniko && !c.warmer {
 			return usageError{&diag.Error{What: err.Error(), Hint: "Name a command before its flags: hako build …"}}
 		}
 		return usageError{suggestFlag(err)}
@@ -222,7 +239,7 @@ func (c *command) operands(_ *cobra.Command, args []string) error {
 func (c *command) versionCommand() *cobra.Command {
 	return &cobra.Command{Use: "version", Short: "Print the version", Args: cobra.NoArgs, RunE: func(*cobra.Command, []string) error {
 		line := fmt.Sprintf("hako %s %s/%s %s", c.env.Version, runtime.GOOS, runtime.GOARCH, runtime.Version())
-		if c.kaniko {
+		if c.kaniko || c.warmer {
 			line = "Kaniko version :  " + c.env.Version // kaniko's own line, two spaces included
 		}
 		_, err := fmt.Fprintln(c.env.Stdout, line)

@@ -47,7 +47,6 @@ type flag struct {
 }
 
 const (
-	whyNoWarmer   = "base images are not kept in a directory yet: their layers are fetched only where a step reads them"
 	whyNoRootFS   = "no base image is unpacked over the builder's files, so there is nothing to repeat, clean or protect"
 	whyExact      = "a step's changes are recorded exactly and at no extra cost, whatever the mode"
 	whyRetriesNet = "every request to a registry is repeated as needed"
@@ -177,7 +176,9 @@ func cacheFlags() []flag {
 		{name: "no-cache", kind: boolKind, def: "false", help: "do not use any cache", forks: "D", status: used},
 		{name: "cache-repo", kind: stringKind, help: "repository of the cache, or oci:DIRECTORY; /cache below the first destination if not given", forks: "GCO", status: used},
 		{name: "cache-from", kind: multiKind, help: "further repository or oci:DIRECTORY to take steps from", forks: "D", status: used},
-		{name: "cache-dir", kind: stringKind, def: "/cache", help: "directory of base images that the warmer fetched", forks: "GCO", status: noEffect, why: whyNoWarmer},
+		{name: "cache-dir", kind: stringKind, def: "/cache", help: "directory of base images that the warmer fetched; used with --cache, or if this flag is given", forks: "GCO", status: used},
+		{name: "image", kind: multiKind, help: "image to put into --cache-dir before the build, as the warmer does", forks: "H", status: used},
+		{name: "cache-offline", kind: boolKind, def: "false", help: "take base images from --cache-dir only, and ask no registry for them", forks: "H", status: used},
 		{name: "cache-ttl", kind: durationKind, def: "336h0m0s", help: "age at which the cache's entries are too old", forks: "GCO", status: used},
 		{name: "cache-timeout", kind: durationKind, def: "10s", help: "how long the cache may take to answer before the build goes on without it", forks: "H", status: used},
 		{name: "cache-copy-layers", kind: boolKind, def: "false", help: "cache COPY and ADD steps, too; mostly copying again is cheaper", forks: "GCO", status: used},

@@ -26,7 +26,7 @@ func (c *command) request(vs *values, operands []string) (build.Request, error) 
 		Labels:       pairs(vs.list("label"), "="),
 		Reproducible: vs.bool("reproducible"), IgnorePaths: vs.list("ignore-path"),
 		NamedContexts: pairs(vs.list("build-context"), "="),
-		Registry:      c.registry(vs),
+		Registry:      c.registry(vs), Bases: basesOf(vs),
 	}
 	if len(operands) > 0 {
 		if len(vs.list("context")) > 0 {
@@ -91,6 +91,15 @@ func cacheOf(vs *values) (build.Cache, error) {
 		return out, fmt.Errorf("--cache-size: %w", err)
 	}
 	return out, nil
+}
+
+// basesOf is the directory of base images: kaniko's, which needs --cache, or one that was asked for.
+func basesOf(vs *values) build.Bases {
+	offline, images := vs.bool("cache-offline"), vs.list("image")
+	if (!vs.bool("cache") || vs.bool("no-cache")) && len(vs.list("cache-dir")) == 0 && !offline && len(images) == 0 {
+		return build.Bases{}
+	}
+	return build.Bases{Dir: vs.str("cache-dir"), TTL: vs.duration("cache-ttl"), Offline: offline, Images: images}
 }
 
 func squash(vs *values) build.Squash {

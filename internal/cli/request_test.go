@@ -146,6 +146,7 @@ func TestRequest(t *testing.T) {
 			name: "cache", args: []string{"--cache=true", "--cache-repo", "r/c", "--cache-ttl=6h", "--cache-timeout=5s", "--cache-copy-layers", "--cache-run-layers=false", "--no-push-cache", "--cache-from=oci:d", "--cache-from=q"},
 			want: func(r *build.Request) {
 				r.Cache = build.Cache{Enabled: true, Repository: "r/c", TTL: 6 * time.Hour, Patience: 5 * time.Second, Copies: true, SkipRuns: true, ReadOnly: true, Sources: []string{"oci:d", "q"}}
+				r.Bases = build.Bases{Dir: "/cache", TTL: 6 * time.Hour}
 			},
 		},
 		{

@@ -39,7 +39,7 @@ func TestMain(m *testing.M) {
 		os.Exit(choice.ChildMain())
 	}
 	program := func() { os.Exit(realMain()) }
-	testscript.Main(m, map[string]func(){"hako": program, "executor": program})
+	testscript.Main(m, map[string]func(){"hako": program, "executor": program, "warmer": program})
 }
 
 func realMain() int {

@@ -25,6 +25,9 @@ type Mirror struct {
 // places are the references to try for ref: those of its registry's mirrors, in their order, and ref itself,
 // unless only mirrors shall be asked.
 func (s *Source) places(ref name.Reference) ([]name.Reference, error) {
+	if w := s.options.Warmed; w != nil && w.Offline {
+		return []name.Reference{ref}, nil
+	}
 	var out []name.Reference
 	for _, m := range s.options.Mirrors {
 		if !registry.SameHost(m.Registry, ref.Context().RegistryStr()) {
@@ -78,7 +81,7 @@ func (s *Source) find(ctx context.Context, ref name.Reference, platform ocispec.
 	var missed []string
 	for i, at := range places {
 		q := query{
-			source: s, place: s.repository(at.Context()), name: registry.FullName(at), identifier: at.Identifier(), want: platform,
+			source: s, place: s.repository(at, ref), name: registry.FullName(at), identifier: at.Identifier(), want: platform,
 		}
 		f, err := q.run(ctx)
 		switch {

@@ -29,6 +29,9 @@ type query struct {
 	name, identifier string
 	want             ocispec.Platform
 	probes           int
+	// top is what identifier stands for, indexes are those that were looked into.
+	top     digest.Digest
+	indexes []*registry.Manifest
 }
 
 // found is an image in a registry.
@@ -38,6 +41,11 @@ type found struct {
 	platform  ocispec.Platform
 	config    *image.Config
 	layers    []foundLayer
+	// manifest is the document that says so.
+	manifest *registry.Manifest
+	// top is what was asked for, indexes are those on the way.
+	top     digest.Digest
+	indexes []*registry.Manifest
 }
 
 // candidate is a manifest of an index that may be what we want.
@@ -46,8 +54,18 @@ type candidate struct {
 	load     func(ctx context.Context) (*found, error)
 }
 
-// run finds the image. An image that is not behind an index must be for the platform by its own words.
+// run finds the image.
 func (q *query) run(ctx context.Context) (*found, error) {
+	f, err := q.find(ctx)
+	if err != nil {
+		return nil, err
+	}
+	f.top, f.indexes = q.top, q.indexes
+	return f, nil
+}
+
+// find finds the image. One that is not behind an index must be for the platform by its own words.
+func (q *query) find(ctx context.Context) (*found, error) {
 	if q.want.OS != "linux" {
 		return nil, q.fail("only images for linux can be used, not for "+image.FormatPlatform(q.want), "Ask for a linux platform.")
 	}
@@ -59,6 +77,7 @@ func (q *query) run(ctx context.Context) (*found, error) {
 	if err != nil {
 		return nil, q.bad(m, err)
 	}
+	q.top = m.Digest
 	if doc.index == nil {
 		f, err := q.load(ctx, m, doc)
 		if err != nil {
@@ -71,6 +90,7 @@ func (q *query) run(ctx context.Context) (*found, error) {
 		}
 		return f, nil
 	}
+	q.indexes = append(q.indexes, m)
 	candidates, err := q.candidates(ctx, doc.index.Manifests, 1)
 	if err != nil {
 		return nil, err
@@ -120,6 +140,7 @@ func (q *query) probe(ctx context.Context, d ocispec.Descriptor, depth int) ([]c
 		if depth == maxNesting {
 			return nil, q.fail(fmt.Sprintf("its indexes are nested more than %d deep", maxNesting), "")
 		}
+		q.indexes = append(q.indexes, m)
 		return q.candidates(ctx, doc.index.Manifests, depth+1)
 	}
 	f, err := q.load(ctx, m, doc)
@@ -180,7 +201,7 @@ func (q *query) load(ctx context.Context, m *registry.Manifest, doc *document) (
 	if platform.OS == "" && platform.Architecture == "" {
 		platform = q.want // made by a tool that does not say; BuildKit takes it for what was asked, too
 	}
-	return &found{digest: m.Digest, mediaType: doc.mediaType, platform: image.Normalize(platform), config: config, layers: layers}, nil
+	return &found{digest: m.Digest, mediaType: doc.mediaType, platform: image.Normalize(platform), config: config, layers: layers, manifest: m}, nil
 }
 
 // isImage says whether an entry of an index can be an image.

@@ -45,6 +45,8 @@ type Options struct {
 	// that has mirrors itself.
 	Mirrors     []Mirror
 	OnlyMirrors bool
+	// Warmed, if not nil, is a directory that is looked into before registries.
+	Warmed *Warmed
 	// Cwd is the absolute directory that paths of layouts are relative to.
 	Cwd string
 	// Jobs is how many layers are fetched and inflated at the same time; zero means four.
@@ -66,6 +68,7 @@ type Source struct {
 	images    map[imageKey]*resolved
 	layers    map[layer.Descriptor]*baseLayer
 	files     []*os.File
+	shelf     shelf
 	closed    bool
 }
 
@@ -84,6 +87,8 @@ type (
 type resolved struct {
 	ref    plan.ImageRef
 	layers []*baseLayer
+	found  *found
+	place  place
 }
 
 var _ plan.Resolver = (*Source)(nil)
@@ -173,13 +178,21 @@ type repository struct {
 // Name implements place.
 func (r repository) Name() string { return r.name }
 
-func (s *Source) repository(repo name.Repository) place {
-	return repository{s.options.Registry.Repository(repo, registry.Pull), repo.Name()}
+// repository is where at lies, which is ref or a mirror's name of it.
+func (s *Source) repository(at, ref name.Reference) place {
+	r := repository{s.options.Registry.Repository(at.Context(), registry.Pull), at.Context().Name()}
+	if w := s.options.Warmed; w != nil {
+		return &warmed{repository: r, Warmed: w, shelf: &s.shelf, events: s.options.Events, ref: registry.FullName(ref)}
+	}
+	return r
 }
 
 // repositoryName is the name for mounting blobs elsewhere.
 func repositoryName(p place) string {
-	if r, ok := p.(repository); ok {
+	switch r := p.(type) {
+	case repository:
+		return r.name
+	case *warmed:
 		return r.name
 	}
 	return ""
@@ -190,7 +203,7 @@ func (s *Source) resolve(ctx context.Context, ref string, find finder) (*resolve
 	if err != nil {
 		return nil, err
 	}
-	r := &resolved{ref: plan.ImageRef{
+	r := &resolved{found: found, place: at, ref: plan.ImageRef{
 		Ref:       ref,
 		Digest:    found.digest,
 		MediaType: found.mediaType,
