@@ -37,6 +37,8 @@ type Cache struct {
 	TTL time.Duration
 	// Patience is how long a place may take to answer before the build goes on without it; zero means ten seconds.
 	Patience time.Duration
+	// Key vouches for records: a secret, or a key of cosign's, private or public. Records without are not used. It may be none.
+	Key Signing
 	// ReadOnly says to write nothing. SkipRuns leaves out RUN steps, Copies takes COPY and ADD as well.
 	ReadOnly, SkipRuns, Copies bool
 	// SizeBytes is what Repository may have when the build is over: what was not used for longest goes. 0 means no limit.
@@ -73,7 +75,11 @@ func (b *builder) openCache(ctx context.Context) error {
 		place = registry.FullName(first.Context().Tag("x"))
 		place = strings.TrimSuffix(place, ":x") + "/cache"
 	}
-	o := cache.Options{TTL: c.TTL, Patience: c.Patience, Events: b.env.Events, Now: b.env.Now}
+	signer, writes, err := b.cacheSigner()
+	if err != nil {
+		return err
+	}
+	o := cache.Options{Signer: signer, TTL: c.TTL, Patience: c.Patience, Events: b.env.Events, Now: b.env.Now}
 	for _, s := range append(slices.Clone(c.Sources), place) {
 		store, err := b.openStore(ctx, s)
 		if err != nil {
@@ -83,7 +89,7 @@ func (b *builder) openCache(ctx context.Context) error {
 			continue
 		}
 		o.Read = append(o.Read, store)
-		if s == place && !c.ReadOnly {
+		if s == place && writes && !c.ReadOnly {
 			o.Write, b.written = store, store
 		}
 	}

@@ -262,3 +262,43 @@ func TestCopiesToTheNearest(t *testing.T) {
 		t.Errorf("ran %v, cached %v, warnings %q", log.ran, log.cached, log.warnings)
 	}
 }
+
+// With a key, only what was signed with it is taken; who has the public key takes it, and writes nothing.
+func TestSignedCache(t *testing.T) {
+	t.Parallel()
+	b := newFaultBench(t, faultDockerfile)
+	password := "pw"
+	keys := filepath.Join("..", "sign", "testdata")
+	private, err := filepath.Abs(filepath.Join(keys, "cosign.key"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	public, err := filepath.Abs(filepath.Join(keys, "cosign.pub"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	b.once(t) // leaves records that nobody signed
+	for i, c := range []struct {
+		key              build.Signing
+		cached, warnings int
+	}{
+		{build.Signing{KeyText: strings.Repeat("s", 20)}, 0, 1},
+		{build.Signing{KeyText: strings.Repeat("s", 20)}, 5, 0},
+		{build.Signing{KeyFile: public}, 0, 1},
+		{build.Signing{KeyFile: private, Password: password}, 0, 1},
+		{build.Signing{KeyFile: private, Password: password}, 5, 0},
+		{build.Signing{KeyFile: public}, 5, 0},
+		{build.Signing{}, 5, 0},
+	} {
+		b.req.Cache.Key = c.key
+		if log := b.once(t); len(log.cached) != c.cached || len(log.warnings) != c.warnings {
+			t.Errorf("build %d: cached %v, warnings %q", i, log.cached, log.warnings)
+		}
+	}
+	for _, bad := range []build.Signing{{KeyText: "short"}, {KeyFile: "/none"}, {KeyFile: private, Password: "wrong"}} {
+		b.req.Cache.Key = bad
+		if err := b.build(t.Context(), b.req, event.Discard{}); err == nil {
+			t.Errorf("%v is taken", bad)
+		}
+	}
+}

@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"io"
 	"os"
-	"path/filepath"
 	"time"
 
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
@@ -55,24 +54,29 @@ func (b *builder) openKey() error {
 	if !s.asked() {
 		return nil
 	}
-	text := []byte(s.KeyText)
-	if s.KeyFile != "" {
-		path := s.KeyFile
-		if !filepath.IsAbs(path) {
-			path = filepath.Join(b.env.Cwd, path)
-		}
-		f, err := os.Open(path)
-		if err == nil {
-			text, err = io.ReadAll(io.LimitReader(f, maxKeyFile))
-			_ = f.Close() // read only: nothing to lose
-		}
-		if err != nil {
-			return &diag.Error{What: "read the signing key", Cause: err, Hint: "Make a key with: cosign generate-key-pair."}
-		}
+	text, err := b.keyText(s, "the signing key", "Make a key with: cosign generate-key-pair.")
+	if err != nil {
+		return err
 	}
-	var err error
 	b.key, err = sign.ParseKey(text, []byte(s.Password))
 	return err
+}
+
+// keyText is the content of a key; what and hint are for people.
+func (b *builder) keyText(s *Signing, what, hint string) ([]byte, error) {
+	if s.KeyFile == "" {
+		return []byte(s.KeyText), nil
+	}
+	var text []byte
+	f, err := os.Open(b.file(s.KeyFile))
+	if err == nil {
+		text, err = io.ReadAll(io.LimitReader(f, maxKeyFile))
+		_ = f.Close() // read only: nothing to lose
+	}
+	if err != nil {
+		return nil, &diag.Error{What: "read " + what, Cause: err, Hint: hint}
+	}
+	return text, nil
 }
 
 // signed are the statements about one image that are signed with it.

@@ -169,7 +169,7 @@ const (
 	// listingType is the media type of a listing: zstd of the small files and the index.
 	listingType = "application/vnd.hako.cache.listing.v1+zstd"
 	maxListing  = 64 << 20  // bytes, compressed: millions of files
-	maxIndex    = 512 << 20 // bytes, unpacked
+	maxIndex    = 256 << 20 // bytes, unpacked
 	maxSmall    = 16 << 20  // of all small files together
 )
 

@@ -25,9 +25,12 @@ type attestSpec struct {
 
 const attestHint = "Write --provenance=min, --provenance=max, --sbom=true, or --attest type=provenance,mode=max."
 
-// attestAndSign reads what is to be said of the image, and with which key it is signed.
+// attestAndSign reads what is to be said of the image, and with which keys it and what is cached are signed.
 func (c *command) attestAndSign(vs *values, req *build.Request) (err error) {
 	if req.Attestations, err = c.attestations(vs, req.BuildArgs); err != nil {
+		return err
+	}
+	if req.Cache.Key, err = c.cacheKey(vs); err != nil {
 		return err
 	}
 	req.Signing, err = c.signing(vs)

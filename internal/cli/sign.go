@@ -27,19 +27,43 @@ func (c *command) signing(vs *values) (build.Signing, error) {
 			What: "--sign-key: COSIGN_PASSWORD is not set", Hint: "Set it to the password of the key, or to nothing if there is none.",
 		}
 	}
-	out := build.Signing{KeyFile: key, Password: password}
+	out, err := c.key("--sign-key", key)
+	if err != nil {
+		return build.Signing{}, err
+	}
+	out.Password = password
+	return out, nil
+}
+
+// cacheKey reads which key vouches for what is cached.
+func (c *command) cacheKey(vs *values) (build.Signing, error) {
+	key := vs.str("cache-key-file")
+	if key == "" {
+		return build.Signing{}, nil
+	}
+	out, err := c.key("--cache-key-file", key)
+	if err != nil {
+		return build.Signing{}, err
+	}
+	out.Password = c.vars["COSIGN_PASSWORD"]
+	return out, nil
+}
+
+// key reads where a key is: in a file or in a variable.
+func (c *command) key(flag, key string) (build.Signing, error) {
+	out := build.Signing{KeyFile: key}
 	scheme, rest, isURI := strings.Cut(key, "://")
 	if !isURI {
 		return out, nil
 	}
 	if scheme != "env" {
 		return build.Signing{}, &diag.Error{
-			What: fmt.Sprintf("--sign-key: keys of %s:// are not supported", scheme),
-			Hint: "Give a file or env://NAME, or sign with cosign when the image is pushed.",
+			What: fmt.Sprintf("%s: keys of %s:// are not supported", flag, scheme),
+			Hint: "Give a file or env://NAME.",
 		}
 	}
 	if out.KeyFile, out.KeyText = "", c.getenv(rest); out.KeyText == "" {
-		return build.Signing{}, fmt.Errorf("--sign-key: the environment variable %s is not set", rest)
+		return build.Signing{}, fmt.Errorf("%s: the environment variable %s is not set", flag, rest)
 	}
 	return out, nil
 }

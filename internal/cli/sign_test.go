@@ -10,6 +10,40 @@ import (
 	"hako/internal/diag"
 )
 
+func TestCacheKey(t *testing.T) {
+	t.Parallel()
+	for args, tt := range map[string]struct {
+		env  map[string]string
+		want build.Signing
+		err  string
+	}{
+		"":                               {nil, build.Signing{}, ""},
+		"--cache-key-file=k":             {nil, build.Signing{KeyFile: "k"}, ""},
+		"--cache-key-file=cosign.key":    {map[string]string{"COSIGN_PASSWORD": "pw"}, build.Signing{KeyFile: "cosign.key", Password: "pw"}, ""},
+		"--cache-key-file=env://KEY":     {map[string]string{"KEY": "text"}, build.Signing{KeyText: "text"}, ""},
+		"--cache-key-file=env://NONE":    {nil, build.Signing{}, "--cache-key-file: the environment variable NONE is not set"},
+		"--cache-key-file=hashivault://": {nil, build.Signing{}, "--cache-key-file: keys of hashivault:// are not supported"},
+	} {
+		vs := newValues()
+		for arg := range strings.FieldsSeq(args) {
+			name, value, _ := strings.Cut(strings.TrimPrefix(arg, "--"), "=")
+			if err := vs.byName[name].Set(value); err != nil {
+				t.Fatal(err)
+			}
+		}
+		got, err := (&command{vs: vs, vars: tt.env}).cacheKey(vs)
+		if tt.err != "" {
+			if err == nil || !strings.Contains(err.Error(), tt.err) {
+				t.Errorf("%s: %v", args, err)
+			}
+			continue
+		}
+		if d := cmp.Diff(tt.want, got); d != "" || err != nil {
+			t.Errorf("%s: %v\n%s", args, err, d)
+		}
+	}
+}
+
 func TestSigning(t *testing.T) {
 	t.Parallel()
 	for args, c := range map[string]struct {

@@ -201,6 +201,7 @@ func TestKindsOfKeys(t *testing.T) {
 				t.Errorf("the second signature differs: %v", err)
 			}
 			byOpenSSL(t, k, one)
+			signsMessages(t, k)
 		})
 	}
 }
@@ -242,6 +243,31 @@ func mustJSON(v any) []byte {
 		panic(err)
 	}
 	return data
+}
+
+// signsMessages checks that what k signs is verified with its public key, and nothing else is.
+func signsMessages(t *testing.T, k *Key) {
+	t.Helper()
+	public, err := ParsePublicKey(k.PublicKey())
+	if err != nil {
+		t.Fatal(err)
+	}
+	sig, err := k.Sign([]byte("message"))
+	if err != nil || !public.Verify([]byte("message"), sig) || !k.Public().Verify([]byte("message"), sig) {
+		t.Errorf("its own signature: %v", err)
+	}
+	if public.Verify([]byte("messagE"), sig) || public.Verify([]byte("message"), nil) || public.Verify([]byte("message"), sig[1:]) || cosignsKey(t).Public().Verify([]byte("message"), sig) {
+		t.Error("a foreign signature was believed")
+	}
+}
+
+func TestBadPublicKeys(t *testing.T) {
+	t.Parallel()
+	for _, bad := range []string{"", "x", "-----BEGIN PUBLIC KEY-----\nAAAA\n-----END PUBLIC KEY-----\n", string(testdata(t, "cosign.key"))} {
+		if _, err := ParsePublicKey([]byte(bad)); err == nil {
+			t.Errorf("%q is taken", bad)
+		}
+	}
 }
 
 func TestBadKeys(t *testing.T) {
