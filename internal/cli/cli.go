@@ -126,6 +126,7 @@ func (e *SignalError) Error() string { return "stopped by signal: " + e.Name }
 func (c *command) fail(ctx context.Context, root *cobra.Command, err error) int {
 	var usage usageError
 	var building buildError
+	var pushing pushError
 	var checking checkError
 	var warming warmError
 	var stopped *SignalError
@@ -139,6 +140,8 @@ func (c *command) fail(ctx context.Context, root *cobra.Command, err error) int 
 		c.ui.Fail(ui.Failure{Prefix: "error warming the cache: ", Err: warming.error})
 	case errors.As(err, &checking):
 		c.ui.Fail(ui.Failure{Prefix: "error checking Dockerfile: ", Err: checking.error})
+	case errors.As(err, &pushing):
+		c.ui.Fail(ui.Failure{Prefix: "error pushing image: ", Err: pushing.error})
 	case errors.As(err, &building):
 		c.ui.Fail(ui.Failure{Prefix: "error building image: ", Err: building.error})
 	case errors.As(err, &usage):
@@ -198,6 +201,9 @@ func (c *command) root() *cobra.Command {
 	}
 	root.SilenceErrors, root.SilenceUsage = true, true
 	root.AddCommand(c.versionCommand(), c.doctorCommand())
+	if !c.warmer {
+		root.AddCommand(c.pushCommand(), c.loginCommand(), c.logoutCommand())
+	}
 	if !c.kaniko && !c.warmer {
 		root.AddCommand(c.checkCommand(), c.cacheCommand())
 	}
@@ -273,7 +279,7 @@ func (c *command) build(ctx context.Context, operands []string) error {
 	if err != nil {
 		return usageError{err}
 	}
-	env := build.Env{Now: c.env.Now, Getenv: c.getenv, Cwd: c.env.Cwd, Stdin: c.env.Stdin, Stdout: c.env.Stdout, Events: events}
+	env := c.buildEnv(events)
 	if c.call.name != "build" {
 		return errors.Join(c.inspect(ctx, env, req), end())
 	}

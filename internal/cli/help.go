@@ -10,7 +10,7 @@ func usage(line string, kaniko bool) string {
 	var b strings.Builder
 	fmt.Fprintf(&b, "Usage:\n  %s\n", line)
 	if kaniko {
-		b.WriteString("  executor version | doctor | completion | help\n")
+		b.WriteString("  executor push | login | logout | version | doctor | completion | help\n")
 	}
 	sections := []struct {
 		title  string
