@@ -200,6 +200,7 @@ type Writer struct {
 	hash  hash.Hash // nil if somebody else hashes
 	size  int64
 	done  bool
+	tail  *Tail // nil if nobody reads meanwhile
 }
 
 var errDone = errors.New("blob writer is closed")
@@ -217,6 +218,7 @@ func (w *Writer) Write(p []byte) (int, error) {
 		w.hash.Write(p[:n])
 	}
 	w.size += int64(n)
+	w.tail.move(n, nil)
 	if err != nil {
 		return n, fmt.Errorf("write blob: %w", err)
 	}
@@ -250,8 +252,10 @@ func (w *Writer) Commit(want digest.Digest) (digest.Digest, int64, error) {
 		return "", 0, errors.Join(err, w.Close())
 	}
 	if err := w.publish(got); err != nil {
+		w.tail.move(0, ErrDropped)
 		return "", 0, fmt.Errorf("store blob %s: %w", got, err)
 	}
+	w.tail.move(0, io.EOF)
 	return got, w.size, nil
 }
 
@@ -276,6 +280,7 @@ func (w *Writer) Close() error {
 		return nil
 	}
 	w.done = true
+	w.tail.move(0, ErrDropped)
 	if w.store.dir != "" {
 		return errors.Join(os.Remove(w.file.Name()), w.file.Close())
 	}

@@ -154,12 +154,15 @@ func (b *builder) parts() solve.Parts {
 	return p
 }
 
-// made sends a new layer ahead, unless it will be merged with others or made anew.
+// made sends a new layer ahead.
 func (b *builder) made(l solve.Layer) {
-	if b.req.Squash == SquashNone && len(b.ignored) == 0 {
+	if b.sendsAhead() {
 		b.output.Upload(b.blob(l))
 	}
 }
+
+// sendsAhead says whether new layers are those of the image, and not going to be merged with others or made anew.
+func (b *builder) sendsAhead() bool { return b.req.Squash == SquashNone && len(b.ignored) == 0 }
 
 // stepMemory is what a step is expected to need, where memory is limited: a compiler, or a package manager with its cache.
 const stepMemory = 512 << 20 // bytes

@@ -276,7 +276,11 @@ func (b *builder) maker() *maker {
 		opts = layer.WriteOptions{Compression: layer.Uncompressed, Docker: true}
 	}
 	opts.Digests = b.cache != nil
-	return &maker{store: b.store, dir: b.dir, opts: opts, life: b.life, latest: b.latest}
+	m := &maker{store: b.store, dir: b.dir, opts: opts, life: b.life, latest: b.latest}
+	if b.sendsAhead() {
+		m.ahead = b.output.Stream
+	}
+	return m
 }
 
 // spool makes an empty file without a name.

@@ -150,7 +150,7 @@ func (b *builder) leaveOut(ctx context.Context, f *finished) error {
 			}
 			continue
 		}
-		if layers[i], err = m.Make(ctx, b.changes(from, to), true); err != nil {
+		if layers[i], err = m.Make(ctx, b.changes(from, to), solve.MakeOptions{Keep: true}); err != nil {
 			return fmt.Errorf("leave --ignore-path out of a layer: %w", err)
 		}
 	}

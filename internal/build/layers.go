@@ -117,7 +117,7 @@ func (b *builder) merge(ctx context.Context, files *rootfs.Stack, kept int) (sol
 	}
 	m := b.maker()
 	m.opts = b.req.layers()
-	return m.Make(ctx, b.changes(from, to), false)
+	return m.Make(ctx, b.changes(from, to), solve.MakeOptions{})
 }
 
 // recompress stores a layer of a base image with the compression of the new layers.

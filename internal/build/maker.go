@@ -9,6 +9,7 @@ import (
 
 	"hako/internal/blob"
 	"hako/internal/layer"
+	"hako/internal/output"
 	"hako/internal/rootfs"
 	"hako/internal/solve"
 	"hako/internal/workdir"
@@ -21,6 +22,8 @@ type maker struct {
 	opts  layer.WriteOptions
 	// life is the context of the build: files of a layer are read after the step that made it, and after all steps.
 	life context.Context //nolint:containedctx // a tree.Tree has no place for it
+	// ahead, if not nil, begins to send a layer while it is made.
+	ahead func(output.Growing) (*output.Stream, error)
 	// latest, if not nil, is the time that no file of a layer may be younger than.
 	latest *time.Time
 }
@@ -28,14 +31,23 @@ type maker struct {
 var _ solve.Maker = (*maker)(nil)
 
 // Make implements [solve.Maker].
-func (m *maker) Make(ctx context.Context, changes layer.Changes, keep bool) (_ solve.Layer, err error) {
+func (m *maker) Make(ctx context.Context, changes layer.Changes, o solve.MakeOptions) (_ solve.Layer, err error) {
 	w, err := m.store.CreateHashed(ctx)
 	if err != nil {
 		return solve.Layer{}, err
 	}
 	defer func() { err = errors.Join(err, w.Close()) }()
+	dst := &sender{Writer: w}
+	if o.New {
+		dst.ahead = m.ahead
+	}
+	defer func() {
+		if err != nil {
+			dst.stream.Drop()
+		}
+	}()
 	opts := m.opts
-	if keep {
+	if o.Keep {
 		if opts.Image, err = m.dir.ExecFile("layer"); err != nil {
 			return solve.Layer{}, err
 		}
@@ -43,20 +55,21 @@ func (m *maker) Make(ctx context.Context, changes layer.Changes, keep bool) (_ s
 	if m.latest != nil {
 		changes = layer.Until(changes, *m.latest, nil)
 	}
-	written, err := layer.Write(ctx, changes, w, opts)
+	written, err := layer.Write(ctx, changes, dst, opts)
 	if err != nil {
 		return solve.Layer{}, err
 	}
 	if _, _, err = w.Commit(written.Digest); err != nil {
 		return solve.Layer{}, err
 	}
+	dst.stream.Finish(written.Digest)
 	out := solve.Layer{Descriptor: written.Descriptor, Source: rootfs.Source{DiffID: written.DiffID}}
 	if opts.Digests {
 		if out.Content, err = written.Image.Digest(ctx, "."); err != nil {
 			return solve.Layer{}, err
 		}
 	}
-	if keep {
+	if o.Keep {
 		out.Source.Open = func(context.Context) (*layer.Image, error) { return written.Image, nil }
 		return out, nil
 	}
@@ -65,6 +78,30 @@ func (m *maker) Make(ctx context.Context, changes layer.Changes, keep bool) (_ s
 	listing := written.Image.Late(func() (*layer.Image, error) { return again.open(m.life) })
 	out.Source.List = func(context.Context) (*layer.Image, error) { return listing, nil }
 	return out, nil
+}
+
+// sendAhead is how much of a layer is made before sending it begins. Smaller ones are made before a registry has answered.
+const sendAhead = 8 << 20 // bytes, compressed
+
+// sender writes a blob and begins to send it when it has become large.
+type sender struct {
+	*blob.Writer
+	ahead  func(output.Growing) (*output.Stream, error) // nil if it is not to be sent
+	stream *output.Stream
+}
+
+func (s *sender) Write(p []byte) (int, error) {
+	n, err := s.Writer.Write(p)
+	if err != nil || s.ahead == nil || s.Size() < sendAhead {
+		return n, err
+	}
+	tail, err := s.Tail()
+	if err != nil {
+		return n, err
+	}
+	s.stream, err = s.ahead(tail)
+	s.ahead = nil
+	return n, err
 }
 
 // Hold implements [solve.Maker]. Nothing is compressed and no blob is kept.

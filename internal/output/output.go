@@ -146,9 +146,10 @@ type Output struct {
 	stop       context.CancelCauseFunc
 	stopped    context.Context // ends the background uploads
 
-	mu        sync.Mutex // guards uploads and immutable
+	mu        sync.Mutex // guards what follows
 	uploads   map[uploadKey]*upload
-	immutable map[string]bool // names of tags
+	streams   map[uploadKey]*part // finished, and not asked for yet
+	immutable map[string]bool     // names of tags
 }
 
 // errClosed is why uploads end that nobody needs any more.
@@ -163,7 +164,10 @@ func New(client *registry.Client, o Options, events event.Sink) (*Output, error)
 	if o.RetryDelay <= 0 {
 		o.RetryDelay = time.Second
 	}
-	out := &Output{client: client, options: o, events: events, uploads: map[uploadKey]*upload{}, immutable: map[string]bool{}}
+	out := &Output{
+		client: client, options: o, events: events,
+		uploads: map[uploadKey]*upload{}, streams: map[uploadKey]*part{}, immutable: map[string]bool{},
+	}
 	var err error
 	if out.tags, err = parseTags(o.Destinations); err != nil {
 		return nil, err

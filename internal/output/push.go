@@ -195,10 +195,13 @@ func (o *Output) pushBlob(ctx context.Context, repo name.Repository, l Layer) er
 	return nil
 }
 
-// transfer brings a blob to a repository in the cheapest way: it is there; it is in a repository
-// beside it; it has to be uploaded.
+// transfer brings a blob to a repository in the cheapest way: it was sent while it was made; it is there; it is in a
+// repository beside it; it has to be uploaded.
 func (o *Output) transfer(ctx context.Context, repo name.Repository, l Layer) error {
 	to := o.client.Repository(repo, registry.Push)
+	if o.streamed(ctx, uploadKey{repo.Name(), l.Digest}) {
+		return nil
+	}
 	has, err := to.Has(ctx, l.Digest)
 	if err != nil || has {
 		return err

@@ -37,7 +37,7 @@ type call struct {
 	method string
 	url    string
 	header http.Header
-	// body opens the content, of size bytes; nil for none.
+	// body opens the content, of size bytes, or -1 if that is not known; nil for none.
 	body func() (io.ReadCloser, error)
 	size int64
 	// want are the status codes that count as success.
@@ -257,7 +257,7 @@ func (s *session) send(ctx context.Context, c call) (*http.Response, error) {
 	for key, values := range c.header {
 		req.Header[key] = values
 	}
-	if c.body != nil && c.size > 0 {
+	if c.body != nil && c.size != 0 {
 		// Body is never read: retrier opens the content for each try.
 		req.Body = io.NopCloser(strings.NewReader(""))
 		req.GetBody = c.body

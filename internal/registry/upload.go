@@ -232,20 +232,7 @@ func (r *Repository) uploadOnce(ctx context.Context, b Blob) error {
 	if location, err = r.location(resp); err != nil {
 		return err
 	}
-	query := location.Query()
-	query.Set("digest", b.Digest.String())
-	location.RawQuery = query.Encode()
-	resp, err = r.send(ctx, call{
-		method: http.MethodPut,
-		url:    location.String(),
-		header: http.Header{"Content-Type": {"application/octet-stream"}},
-		want:   []int{http.StatusCreated, http.StatusNoContent, http.StatusOK},
-	})
-	if err != nil {
-		return err
-	}
-	web.Discard(resp.Body)
-	return nil
+	return r.commit(ctx, location, b.Digest)
 }
 
 // sourceError is what went wrong on our side of an upload: trying again does not help.

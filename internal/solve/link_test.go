@@ -39,7 +39,7 @@ type paths struct {
 
 var _ Maker = (*paths)(nil)
 
-func (m *paths) Make(ctx context.Context, changes layer.Changes, _ bool) (Layer, error) {
+func (m *paths) Make(ctx context.Context, changes layer.Changes, _ MakeOptions) (Layer, error) {
 	var l Layer
 	err := changes.Each(ctx, func(e tree.Entry, _ io.Reader) error {
 		l.MediaType += e.Path + " "

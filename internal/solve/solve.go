@@ -49,12 +49,19 @@ type Secrets interface {
 
 // Maker turns changes into a stored layer.
 type Maker interface {
-	// Make reads changes once, to the end. If keep is set, the layer's Source can be read without
-	// inflating the layer again.
-	Make(ctx context.Context, changes layer.Changes, keep bool) (Layer, error)
+	// Make reads changes once, to the end.
+	Make(ctx context.Context, changes layer.Changes, o MakeOptions) (Layer, error)
 	// Hold stores the files of changes, which it reads once, for as long as the build takes. They are in no image:
 	// what steps mount, and the layers of stages that others only copy from.
 	Hold(ctx context.Context, changes layer.Changes) (rootfs.Source, error)
+}
+
+// MakeOptions says what is known of a layer before it is made.
+type MakeOptions struct {
+	// Keep says that the layer's Source is to be read without inflating the layer again.
+	Keep bool
+	// New says that nobody can have had this layer before: its files were written just now, and have the time of it.
+	New bool
 }
 
 // Layer is one layer of an image: what it is called and how its files are read.

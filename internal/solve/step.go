@@ -86,7 +86,8 @@ func (s *solver) commit(ctx context.Context, changes layer.Changes, j job) (*sta
 		}
 		return j.cur.with(Layer{Descriptor: layer.Descriptor{DiffID: src.DiffID}, Source: src}), nil
 	}
-	l, err := s.parts.Maker.Make(ctx, changes, j.keep)
+	_, run := j.step.Op.(*plan.Run)
+	l, err := s.parts.Maker.Make(ctx, changes, MakeOptions{Keep: j.keep, New: run && s.parts.Latest == nil})
 	if err != nil {
 		return nil, err
 	}
