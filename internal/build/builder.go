@@ -150,9 +150,17 @@ func (b *builder) closeSteps() error {
 	return b.steps.Close()
 }
 
+// newBuilder returns a builder with nothing open.
+func newBuilder(ctx context.Context, env Env, req Request) *builder {
+	return &builder{
+		life: ctx, env: env, req: req, probed: map[string]error{}, inResult: map[digest.Digest]bool{}, started: env.Now(),
+		invocation: strings.ToLower(rand.Text()),
+	}
+}
+
 // openForPlan opens what a plan needs.
 func openForPlan(ctx context.Context, env Env, req Request) (_ *builder, err error) {
-	b := &builder{life: ctx, env: env, req: req, probed: map[string]error{}, inResult: map[digest.Digest]bool{}, started: env.Now(), invocation: strings.ToLower(rand.Text())}
+	b := newBuilder(ctx, env, req)
 	defer func() {
 		if err != nil {
 			err = errors.Join(err, b.close())
@@ -171,7 +179,15 @@ func openForPlan(ctx context.Context, env Env, req Request) (_ *builder, err err
 }
 
 // openState opens the work directory, what reaches servers, and the context, which may hold the directory.
-func (b *builder) openState(ctx context.Context) (err error) {
+func (b *builder) openState(ctx context.Context) error {
+	if err := b.openFetchers(); err != nil {
+		return err
+	}
+	return b.openContext(ctx)
+}
+
+// openFetchers opens the work directory and what reaches servers.
+func (b *builder) openFetchers() (err error) {
 	b.dir, err = workdir.Open(workdir.Options{Explicit: b.req.WorkDir, Candidates: b.places()})
 	if err != nil {
 		return err
@@ -188,7 +204,7 @@ func (b *builder) openState(ctx context.Context) (err error) {
 		return err
 	}
 	b.openTrees()
-	return b.openContext(ctx)
+	return nil
 }
 
 // openTrees opens what fetches named contexts and what ADD names.

@@ -5,11 +5,13 @@
 package buildcontext
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"io/fs"
 	"os"
+	"path"
 	"path/filepath"
 	"slices"
 	"syscall"
@@ -121,6 +123,68 @@ func OpenTree(ctx context.Context, o Options) (*Context, error) {
 		return nil, errors.Join(err, r.close())
 	}
 	return c, nil
+}
+
+// OpenSent opens a context as it is sent elsewhere to be built there: without what its ignore file leaves out, but with that
+// file and the Dockerfile. There need not be a Dockerfile in it. What the user can mend is a *diag.Error.
+func OpenSent(ctx context.Context, o Options) (*Context, error) {
+	if ctx.Err() != nil {
+		return nil, context.Cause(ctx)
+	}
+	r, err := openRoot(&o)
+	if err == nil && r.absent != nil {
+		err = r.absent
+	}
+	if err != nil {
+		return nil, err
+	}
+	c := &Context{root: r}
+	if err := c.loadSent(&o); err != nil {
+		return nil, errors.Join(err, r.close())
+	}
+	return c, nil
+}
+
+// loadSent reads what is to be left out.
+func (c *Context) loadSent(o *Options) error {
+	names := []string{ignoreName}
+	for _, f := range spellings(path.Clean("/" + cmp.Or(o.Dockerfile, defaultName))[1:]) {
+		names = append(names, f, f+ignoreName)
+		if c.IgnoreName == "" {
+			if _, err := readIn(c.root.tree, f+ignoreName); err == nil {
+				c.IgnoreName = f + ignoreName
+			}
+		}
+	}
+	if c.IgnoreName == "" {
+		c.IgnoreName = ignoreName
+	}
+	content, err := readIn(c.root.tree, c.IgnoreName)
+	if missing(err) {
+		c.IgnoreName, err = "", nil
+	}
+	if err == nil {
+		err = c.filter(content, o)
+	}
+	if f, ok := c.tree.(*filtered); ok && err == nil {
+		f.always = reached(c.root.tree, names)
+	}
+	return err
+}
+
+// reached are those of the paths that are there, with what they are links to.
+func reached(t tree.Tree, paths []string) []string {
+	var out []string
+	for _, p := range paths {
+		if _, err := t.Lstat(p); err != nil {
+			continue
+		}
+		out = append(out, p)
+		if at, err := tree.Resolve(t, p, true); err == nil && at != p {
+			out = append(out, at)
+		}
+	}
+	return out
 }
 
 // load reads the Dockerfile and what is to be left out.

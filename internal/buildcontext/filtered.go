@@ -5,6 +5,7 @@ import (
 	"io"
 	"io/fs"
 	"path"
+	"slices"
 	"sync"
 
 	"hako/internal/tree"
@@ -15,6 +16,8 @@ type filtered struct {
 	under tree.Tree
 	match *matcher
 	name  string // of the file with the patterns
+	// always are paths that are there whatever the patterns say.
+	always []string
 
 	mu    sync.Mutex // guards holds
 	holds map[string]bool
@@ -86,7 +89,7 @@ func (f *filtered) check(op, p string) error {
 
 // shows tells whether the tree has p, if the tree under it has.
 func (f *filtered) shows(p string) (bool, error) {
-	if p == "." {
+	if p == "." || slices.ContainsFunc(f.always, func(a string) bool { return tree.Within(a, p) }) {
 		return true, nil
 	}
 	out, err := f.match.excluded(p)

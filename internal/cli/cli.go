@@ -127,6 +127,7 @@ func (c *command) fail(ctx context.Context, root *cobra.Command, err error) int 
 	var usage usageError
 	var building buildError
 	var pushing pushError
+	var sending sendError
 	var checking checkError
 	var warming warmError
 	var stopped *SignalError
@@ -142,6 +143,8 @@ func (c *command) fail(ctx context.Context, root *cobra.Command, err error) int 
 		c.ui.Fail(ui.Failure{Prefix: "error checking Dockerfile: ", Err: checking.error})
 	case errors.As(err, &pushing):
 		c.ui.Fail(ui.Failure{Prefix: "error pushing image: ", Err: pushing.error})
+	case errors.As(err, &sending):
+		c.ui.Fail(ui.Failure{Prefix: "error pushing context: ", Err: sending.error})
 	case errors.As(err, &building):
 		c.ui.Fail(ui.Failure{Prefix: "error building image: ", Err: building.error})
 	case errors.As(err, &usage):
@@ -205,7 +208,7 @@ func (c *command) root() *cobra.Command {
 		root.AddCommand(c.pushCommand(), c.loginCommand(), c.logoutCommand())
 	}
 	if !c.kaniko && !c.warmer {
-		root.AddCommand(c.checkCommand(), c.cacheCommand())
+		root.AddCommand(c.checkCommand(), c.cacheCommand(), c.pushContextCommand())
 	}
 	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error {
 		if cmd == root && !c.kaniko && !c.warmer {
@@ -255,13 +258,9 @@ func (c *command) versionCommand() *cobra.Command {
 
 // build sets up the log, reads the request and builds.
 func (c *command) build(ctx context.Context, operands []string) error {
-	level, err := ui.ParseLevel(c.vs.str("verbosity"))
+	format, level, err := c.logSettings()
 	if err != nil {
-		return usageError{fmt.Errorf("--verbosity: %w", err)}
-	}
-	format, err := ui.ParseFormat(c.logFormat())
-	if err != nil {
-		return usageError{fmt.Errorf("--log-format: %w", err)}
+		return err
 	}
 	if c.call.name == "" {
 		if c.call, err = parseCall(c.vs.str("call"), c.vs.bool("check")); err != nil {
@@ -319,6 +318,19 @@ func (c *command) report(r *build.Result) {
 	for _, d := range r.Destinations {
 		c.ui.Emit(event.Info{Message: "pushed " + d + "@" + r.Digest.String()})
 	}
+}
+
+// logSettings reads how much is logged, and how.
+func (c *command) logSettings() (ui.Format, ui.Level, error) {
+	level, err := ui.ParseLevel(c.vs.str("verbosity"))
+	if err != nil {
+		return 0, 0, usageError{fmt.Errorf("--verbosity: %w", err)}
+	}
+	format, err := ui.ParseFormat(c.logFormat())
+	if err != nil {
+		return 0, 0, usageError{fmt.Errorf("--log-format: %w", err)}
+	}
+	return format, level, nil
 }
 
 // logFormat is the flag, or text if NO_COLOR (no-color.org) is set and the flag is not given.

@@ -64,9 +64,9 @@ func flags() []flag {
 
 func inputFlags() []flag {
 	return []flag{
-		{name: "context", short: "c", kind: stringKind, def: "/workspace/", help: "build context: a directory, or dir://DIRECTORY", forks: "GCO", status: used},
+		{name: "context", short: "c", kind: stringKind, def: "/workspace/", help: "build context: a directory, tar://FILE, - (an archive on standard input), a URL, a git repository, s3://, gs:// or oci://; see docs/contexts.md", forks: "GCO", status: used},
 		{name: "context-sub-path", kind: stringKind, help: "directory inside the context to use instead of its root", forks: "GCO", status: used},
-		{name: "dockerfile", short: "f", kind: stringKind, def: "Dockerfile", help: "Dockerfile; looked up in the current directory, then in the context", forks: "GCO", status: used},
+		{name: "dockerfile", short: "f", kind: stringKind, def: "Dockerfile", help: "Dockerfile: a path, looked up in the current directory, then in the context; a URL; or - for standard input", forks: "GCO", status: used},
 		{name: "file", kind: stringKind, help: "docker's name of --dockerfile", forks: "D", status: used, alias: "dockerfile", hidden: true},
 		{name: "bucket", short: "b", kind: stringKind, help: "Google Cloud Storage bucket that holds the context", forks: "GCO", status: later, hidden: true},
 		{name: "git", kind: multiKind, help: "for a git context: branch=NAME, recurse-submodules=BOOL, insecure-skip-tls=BOOL, lfs=BOOL, keep-git-dir=BOOL; single-branch and depth have no effect, since one commit is fetched", forks: "GCO", status: used},

@@ -1,0 +1,48 @@
+package build
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"hako/internal/buildcontext"
+	"hako/internal/contextartifact"
+	"hako/internal/contextsource"
+)
+
+// PushContext sends the context of req to a registry, as an artifact that can be the context of a build elsewhere, without
+// what its ignore file leaves out, but with that and with the Dockerfile. Of req only what is about the context, registries and
+// compression counts. What the user can mend is a *diag.Error.
+func PushContext(ctx context.Context, env Env, req Request, ref string) (_ *contextartifact.Pushed, err error) {
+	b := newBuilder(ctx, env, req)
+	defer func() { err = errors.Join(err, b.close()) }()
+	if err := b.openSecrets(); err != nil {
+		return nil, err
+	}
+	if err := b.openFetchers(); err != nil {
+		return nil, err
+	}
+	o := b.trees.options
+	src, err := contextsource.Open(ctx, o, contextsource.Request{
+		Place: req.Context, Title: "build context", Flag: "--context", Further: true, SubPath: req.ContextSubPath, Input: env.Stdin, Git: b.git(),
+	})
+	if err != nil {
+		return nil, err
+	}
+	b.closers = append(b.closers, src.Close)
+	opened, err := buildcontext.OpenSent(ctx, buildcontext.Options{
+		Source: firstOf(src.Directory, src.Name), Tree: src.Tree, SubPath: req.ContextSubPath, Dockerfile: req.Dockerfile,
+		Cwd: env.Cwd, Now: o.Now, Exclude: b.exclude(),
+	})
+	if err != nil {
+		return nil, err
+	}
+	b.closers = append(b.closers, opened.Close)
+	pushed, err := contextartifact.Push(ctx, b.client, ref, opened.Tree(), contextartifact.Options{
+		File: b.dir.File, Gzip: req.Compression == "gzip", Level: req.CompressionLevel, Events: env.Events,
+	})
+	if err != nil {
+		return nil, fmt.Errorf("push the context: %w", err)
+	}
+	return pushed, nil
+}
