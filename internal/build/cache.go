@@ -39,8 +39,9 @@ type Cache struct {
 	Patience time.Duration
 	// Key vouches for records: a secret, or a key of cosign's, private or public. Records without are not used. It may be none.
 	Key Signing
-	// ReadOnly says to write nothing. SkipRuns leaves out RUN steps, Copies takes COPY and ADD as well.
-	ReadOnly, SkipRuns, Copies bool
+	// ReadOnly says to write nothing. SkipRuns leaves out RUN steps. Copies takes all COPY and ADD steps, SkipCopies none of them;
+	// neither means those that it is cheaper to cache than to do again.
+	ReadOnly, SkipRuns, Copies, SkipCopies bool
 	// SizeBytes is what Repository may have when the build is over: what was not used for longest goes. 0 means no limit.
 	SizeBytes int64
 }
@@ -154,14 +155,22 @@ func (c *stepCache) key(k string) cache.Key {
 	return cache.Key(hex.EncodeToString(h.Sum(nil)))
 }
 
-// Keeps implements [solve.Cache].
-func (c *stepCache) Keeps(op plan.Op) bool {
-	switch op.(type) {
-	case *plan.Copy:
-		return c.req.Cache.Copies
-	default:
-		return !c.req.Cache.SkipRuns
+// dearCopy is how many bytes a COPY of the context has to take to be cached without being asked for: to pack them takes longer
+// than the requests of a look-up. Fewer are packed again; what they make is known to be in the destination from their digest.
+const dearCopy = 16 << 20
+
+// Keeps implements [solve.Cache]. What a COPY takes from a stage or an image would have to be fetched to be copied again.
+func (c *stepCache) Keeps(op plan.Op, sizeBytes int64) (keeps bool, why string) {
+	cp, ok := op.(*plan.Copy)
+	switch {
+	case !ok:
+		return !c.req.Cache.SkipRuns, ""
+	case c.req.Cache.Copies || c.req.Cache.SkipCopies:
+		return c.req.Cache.Copies, ""
+	case cp.From.Stage != nil || cp.From.Image != nil || sizeBytes >= dearCopy:
+		return true, ""
 	}
+	return false, "small COPY and ADD steps are done again, which is cheaper than to cache them (see --cache-copy-layers)"
 }
 
 // listed makes the files of a base image's layer known without the layer: by a record of what is in it, which is made the first

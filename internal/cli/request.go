@@ -85,6 +85,7 @@ func cacheOf(vs *values) (build.Cache, error) {
 	out := build.Cache{
 		Enabled: vs.bool("cache"), Repository: vs.str("cache-repo"), Sources: vs.list("cache-from"), TTL: vs.duration("cache-ttl"), Patience: vs.duration("cache-timeout"),
 		ReadOnly: vs.bool("no-push-cache"), SkipRuns: !vs.bool("cache-run-layers"), Copies: vs.bool("cache-copy-layers"),
+		SkipCopies: len(vs.list("cache-copy-layers")) > 0 && !vs.bool("cache-copy-layers"),
 	}
 	var err error
 	if out.SizeBytes, err = sizeBytes(vs.str("cache-size")); err != nil {

@@ -3,6 +3,9 @@ package solve
 import (
 	"context"
 	"errors"
+	"fmt"
+	"maps"
+	"slices"
 	"time"
 
 	"github.com/opencontainers/go-digest"
@@ -15,8 +18,9 @@ import (
 
 // Cache keeps what steps made.
 type Cache interface {
-	// Keeps says whether results of op are looked up and kept.
-	Keeps(op plan.Op) bool
+	// Keeps says whether results of op are looked up and kept, and if not, perhaps why: words that are told with the number of
+	// such steps. sizeBytes is how much op reads of what is no stage and no image.
+	Keeps(op plan.Op, sizeBytes int64) (keeps bool, why string)
 	// Get returns what is known by a key, or nil.
 	Get(ctx context.Context, key string) *Cached
 	// Put keeps a result by its keys. It may do so later.
@@ -47,20 +51,23 @@ func (s *solver) consult(ctx context.Context) error {
 	g.SetLimit(max(s.parts.Jobs, 1))
 	for i, sh := range steps {
 		g.Go(func() error {
-			contexts[i] = s.contextDigests(gctx, sh.step.Op)
+			var sizeBytes int64
+			contexts[i], sizeBytes = s.contextDigests(gctx, sh.step.Op)
+			sh.keeps, sh.why = s.parts.Cache.Keeps(sh.step.Op, sizeBytes)
 			return context.Cause(gctx)
 		})
 	}
 	if err := g.Wait(); err != nil {
 		return err
 	}
+	s.sayWhatIsNotKept(steps)
 	definitions := s.share.definitions(contexts)
 	const lookups = 16 // at once
 	g, gctx = errgroup.WithContext(ctx)
 	g.SetLimit(lookups)
 	for i, sh := range steps {
 		sh.definition = definitions[i]
-		if sh.definition != "" && sh.link == nil && s.parts.Cache.Keeps(sh.step.Op) {
+		if sh.definition != "" && sh.link == nil && sh.keeps {
 			g.Go(func() error {
 				sh.known = s.parts.Cache.Get(gctx, sh.definition)
 				return context.Cause(gctx)
@@ -71,21 +78,35 @@ func (s *solver) consult(ctx context.Context) error {
 }
 
 // contextDigests identifies what op reads of places that are no stage and no image, in the order of reads. It is nil if they
-// cannot be read: the step itself will say why.
-func (s *solver) contextDigests(ctx context.Context, op plan.Op) []string {
+// cannot be read: the step itself will say why. sizeBytes is how much that is.
+func (s *solver) contextDigests(ctx context.Context, op plan.Op) (_ []string, sizeBytes int64) {
 	all := reads(op)
 	out := make([]string, len(all))
 	for i, r := range all {
 		if r.from.Stage != nil || r.from.Image != nil {
 			continue
 		}
-		id, err := s.digestOf(ctx, op, r)
+		id, n, err := s.measure(ctx, op, r)
 		if err != nil {
-			return nil
+			return nil, 0
 		}
 		out[i] = id
+		sizeBytes += n
 	}
-	return out
+	return out, sizeBytes
+}
+
+// sayWhatIsNotKept tells for each reason how many steps are not looked up.
+func (s *solver) sayWhatIsNotKept(steps []*shared) {
+	counts := map[string]int{}
+	for _, sh := range steps {
+		if sh.link == nil && sh.why != "" {
+			counts[sh.why]++
+		}
+	}
+	for _, why := range slices.Sorted(maps.Keys(counts)) {
+		s.parts.Events.Emit(event.Info{Message: fmt.Sprintf("%s: %d", why, counts[why])})
+	}
 }
 
 // inputsOf is the key of sh on cur made of all that it reads, as wholes.
@@ -124,7 +145,7 @@ func (s *solver) exactOf(ctx context.Context, sh *shared, cur *state) (string, e
 
 // cached is the state after sh on cur as the cache has it, or nil, and the keys by which to keep the result.
 func (s *solver) cached(ctx context.Context, sh *shared, cur *state) (*state, keys, error) {
-	if s.parts.Cache == nil || !s.parts.Cache.Keeps(sh.step.Op) {
+	if s.parts.Cache == nil || !sh.keeps {
 		return nil, keys{}, nil
 	}
 	if err := s.ready(ctx, sh.step); err != nil {

@@ -13,6 +13,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 
 	"github.com/opencontainers/go-digest"
 
@@ -78,7 +79,10 @@ func (c *contents) digest(path string) (digest.Digest, error) {
 }
 
 // stand is the tree with every file's content replaced by its digest: what copies of it say is as different as the files are.
-type stand struct{ *contents }
+type stand struct {
+	*contents
+	sizeBytes *atomic.Int64 // of the files that were opened
+}
 
 func (s stand) Lstat(path string) (tree.Entry, error) {
 	e, err := s.Tree.Lstat(path)
@@ -91,21 +95,27 @@ func (s stand) Lstat(path string) (tree.Entry, error) {
 }
 
 func (s stand) Open(path string) (io.ReadCloser, error) {
+	e, err := s.Tree.Lstat(path)
+	if err != nil {
+		return nil, err
+	}
 	id, err := s.digest(path)
 	if err != nil {
 		return nil, err
 	}
+	s.sizeBytes.Add(e.Size)
 	return io.NopCloser(strings.NewReader(id.String())), nil
 }
 
 // copied identifies what a COPY takes of from: paths, types, modes, owners, contents, links, attributes, but no times.
 // What it is copied to and what it becomes there is in the operation and in the stage.
-func copied(ctx context.Context, op *plan.Copy, from *contents, sparse bool) (string, error) {
+func copied(ctx context.Context, op *plan.Copy, from *contents, sparse bool) (id string, sizeBytes int64, err error) {
+	var size atomic.Int64
 	changes, err := filecopy.Copy(ctx, &filecopy.Request{
-		From: stand{from}, Sparse: sparse, Paths: op.Paths, Parents: parents(op.Parents), Exclude: op.Exclude, Dest: op.Dest, Add: op.Add,
+		From: stand{from, &size}, Sparse: sparse, Paths: op.Paths, Parents: parents(op.Parents), Exclude: op.Exclude, Dest: op.Dest, Add: op.Add,
 	})
 	if err != nil {
-		return "", err
+		return "", 0, err
 	}
 	f := newFramed("copied 1")
 	err = changes.Each(ctx, func(e tree.Entry, content io.Reader) error {
@@ -117,11 +127,11 @@ func copied(ctx context.Context, op *plan.Copy, from *contents, sparse bool) (st
 		f.add(string(text))
 		return err
 	})
-	return f.hex(), errors.Join(err, changes.Close())
+	return f.hex(), size.Load(), errors.Join(err, changes.Close())
 }
 
 // below identifies everything at and below a path of a tree, as copied does.
-func below(ctx context.Context, from *contents, at string) (string, error) {
+func below(ctx context.Context, from *contents, at string) (_ string, sizeBytes int64, _ error) {
 	f := newFramed("mounted 1")
 	var walk func(p string) error
 	walk = func(p string) error {
@@ -138,6 +148,7 @@ func below(ctx context.Context, from *contents, at string) (string, error) {
 		case tree.Regular:
 			id, err := from.digest(p)
 			f.add(id.String())
+			sizeBytes += e.Size
 			return err
 		case tree.Dir:
 			names, err := from.Tree.ReadDir(p)
@@ -153,7 +164,7 @@ func below(ctx context.Context, from *contents, at string) (string, error) {
 		return nil
 	}
 	err := walk(at)
-	return f.hex(), err
+	return f.hex(), sizeBytes, err
 }
 
 func (f framed) entry(e *tree.Entry) {

@@ -79,16 +79,22 @@ func withoutProxies(env, declared []string) []string {
 
 // digestOf identifies what op reads at r. Files are read unless the tree knows their digests.
 func (s *solver) digestOf(ctx context.Context, op plan.Op, r read) (string, error) {
+	id, _, err := s.measure(ctx, op, r)
+	return id, err
+}
+
+// measure is digestOf, and how many bytes the files have.
+func (s *solver) measure(ctx context.Context, op plan.Op, r read) (id string, sizeBytes int64, err error) {
 	c, err := s.contentsOf(ctx, r.from)
 	if err != nil {
-		return "", err
+		return "", 0, err
 	}
 	if cp, ok := op.(*plan.Copy); ok && r.path == "" {
 		return copied(ctx, cp, c, r.from == (plan.From{}))
 	}
 	literal, err := filecopy.Find(c.Tree, r.from.String(), r.path)
 	if err != nil {
-		return "", err
+		return "", 0, err
 	}
 	return below(ctx, c, literal)
 }

@@ -40,6 +40,9 @@ type shared struct {
 	// definition is the step's key before anything is built, and known what the cache has by it; set by consult.
 	definition string
 	known      *Cached
+	// keeps says whether the cache wants the step's result, and why, perhaps, why not.
+	keeps bool
+	why   string
 	// result says that the layer is in an image that is built.
 	result bool
 	// link makes the layer of a COPY --link; nil for others.
