@@ -2,6 +2,8 @@ package build
 
 import (
 	"context"
+	"fmt"
+	"maps"
 	"slices"
 
 	"hako/internal/imagesource"
@@ -104,6 +106,28 @@ func (b *builder) keeps(l imagesource.Layer) bool {
 		ref, err := registry.ParseReference(to)
 		return err == nil && ref.Context().RegistryStr() != from.Context().RegistryStr()
 	})
+}
+
+// shares says whether the blob of a base image's layer goes to more than one place that does not have it.
+func (b *builder) shares(l imagesource.Layer) bool {
+	if !b.inResult[l.Digest] || l.Repository == "" {
+		return false // not needed, or not from a registry
+	}
+	o := &b.req.Outputs
+	places := map[string]bool{"tar": o.TarPath != "", "layout": o.OCILayoutPath != ""}
+	for i, e := range o.Exports {
+		places[fmt.Sprint("export ", i)] = hasBlobs(e)
+	}
+	for _, to := range slices.Concat(o.Destinations, o.Repositories) {
+		if ref, err := registry.ParseReference(to); err == nil && !o.NoPush {
+			places["registry "+ref.Context().RegistryStr()] = true
+		}
+	}
+	if from, err := registry.ParseReference(l.Repository); err == nil {
+		delete(places, "registry "+from.Context().RegistryStr())
+	}
+	maps.DeleteFunc(places, func(_ string, reads bool) bool { return !reads })
+	return len(places) > 1
 }
 
 func hasBlobs(e output.Export) bool { return e.Kind == output.OCI || e.Kind == output.Docker }

@@ -258,7 +258,7 @@ func (b *builder) openClient() error {
 func (b *builder) openRegistry() (err error) {
 	o := b.req.Outputs
 	b.bases = imagesource.New(imagesource.Options{
-		Registry: b.client, Dir: b.dir, Blobs: b.store, Keep: b.keeps, Events: b.env.Events,
+		Registry: b.client, Dir: b.dir, Blobs: b.store, Keep: b.keeps, Shared: b.shares, Events: b.env.Events,
 		Mirrors: b.mirrors(), OnlyMirrors: b.req.Registry.OnlyMirrors, Cwd: b.env.Cwd, Warmed: b.warmed(),
 	})
 	b.closers = append(b.closers, b.bases.Close)

@@ -36,6 +36,9 @@ func (l Layer) List(ctx context.Context) (*layer.Image, error) { return l.base.l
 // Blob reads the layer as it is in the registry: from the store if it is there, else from the registry.
 // Only if the last Read returned io.EOF, the content is what it should be. The caller closes it.
 func (l Layer) Blob(ctx context.Context) (io.ReadCloser, error) {
+	if err := l.base.share(ctx); err != nil {
+		return nil, err
+	}
 	rc, _, err := l.base.blob(ctx)
 	return rc, err
 }
@@ -49,6 +52,7 @@ type baseLayer struct {
 	urls   []string
 	image  *flight[*layer.Image]
 	names  *flight[*layer.Image]
+	stored *flight[struct{}]
 }
 
 // layer is l as others see it.
@@ -67,6 +71,45 @@ func (l *baseLayer) blob(ctx context.Context) (rc io.ReadCloser, stored bool, er
 	}
 	rc, err = l.place.Blob(ctx, ocispec.Descriptor{Digest: l.desc.Digest, Size: l.desc.Size, URLs: l.urls})
 	return rc, false, err
+}
+
+// share stores the blob if several will read it. If it lay in memory, each of them fetches it: that costs less.
+func (l *baseLayer) share(ctx context.Context) error {
+	o := &l.source.options
+	if o.Shared == nil || o.Blobs == nil || o.Dir.Report().InMemory || !o.Shared(l.layer()) {
+		return nil
+	}
+	_, err := l.stored.do(ctx, func(ctx context.Context) (struct{}, error) {
+		if _, _, err := l.image.get(ctx); err != nil { // whoever opens the layer may be storing it
+			return struct{}{}, err
+		}
+		return struct{}{}, l.store(ctx)
+	})
+	return err
+}
+
+// store fetches the blob into the store, if it is not there.
+func (l *baseLayer) store(ctx context.Context) (err error) {
+	rc, stored, err := l.blob(ctx)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, rc.Close()) }()
+	if stored {
+		return nil
+	}
+	w, err := l.source.options.Blobs.CreateHashed(ctx)
+	if err != nil {
+		return fmt.Errorf("store %s: %w", l.title, err)
+	}
+	defer func() { err = errors.Join(err, w.Close()) }()
+	if _, err := io.Copy(w, rc); err != nil {
+		return fmt.Errorf("fetch %s: %w", l.title, err)
+	}
+	if _, _, err := w.Commit(l.desc.Digest); err != nil {
+		return fmt.Errorf("store %s: %w", l.title, err)
+	}
+	return nil
 }
 
 func (l *baseLayer) open(ctx context.Context) (*layer.Image, error) {

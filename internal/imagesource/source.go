@@ -39,6 +39,9 @@ type Options struct {
 	// It may be nil. Keep, if not nil, says which layers are worth keeping; it is called once a layer is fetched.
 	Blobs *blob.Store
 	Keep  func(Layer) bool
+	// Shared says which layers' blobs several readers will want: these are stored when the first one asks, and fetched once.
+	// Nil means none.
+	Shared func(Layer) bool
 	// Events receives the progress of downloads; nil drops it.
 	Events event.Sink
 	// Mirrors are asked for the images of their registries before these, in this order; OnlyMirrors says not to ask a registry
@@ -223,7 +226,7 @@ func (s *Source) resolve(ctx context.Context, ref string, find finder) (*resolve
 func (s *Source) layerLocked(p place, d foundLayer, title string) *baseLayer {
 	l, ok := s.layers[d.Descriptor]
 	if !ok {
-		l = &baseLayer{source: s, place: p, title: title, desc: d.Descriptor, urls: d.urls, image: newFlight[*layer.Image](), names: newFlight[*layer.Image]()}
+		l = &baseLayer{source: s, place: p, title: title, desc: d.Descriptor, urls: d.urls, image: newFlight[*layer.Image](), names: newFlight[*layer.Image](), stored: newFlight[struct{}]()}
 		s.layers[d.Descriptor] = l
 	}
 	return l

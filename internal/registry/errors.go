@@ -13,6 +13,7 @@ import (
 	"slices"
 	"strings"
 	"syscall"
+	"time"
 
 	"github.com/google/go-containerregistry/pkg/v1/remote/transport"
 
@@ -30,6 +31,8 @@ type ResponseError struct {
 	Codes []string
 	// Message is what the registry said, shortened to one line; it may be empty.
 	Message string
+	// RetryAfter is how long the registry asks to be left alone; zero if it does not.
+	RetryAfter time.Duration
 }
 
 // Error is "GET https://…: 404 Not Found: NAME_UNKNOWN: …".
@@ -84,7 +87,10 @@ func checkStatus(resp *http.Response, want ...int) error {
 		return nil
 	}
 	defer web.Discard(resp.Body)
-	e := &ResponseError{Method: resp.Request.Method, URL: redactURL(resp.Request.URL), Status: resp.StatusCode}
+	e := &ResponseError{
+		Method: resp.Request.Method, URL: redactURL(resp.Request.URL), Status: resp.StatusCode,
+		RetryAfter: web.RetryAfter(resp.Header.Get("Retry-After"), time.Now()),
+	}
 	body, err := io.ReadAll(io.LimitReader(resp.Body, errorBodyLimit))
 	if err != nil {
 		return e // the status says enough
@@ -106,6 +112,15 @@ func checkStatus(resp *http.Response, want ...int) error {
 	}
 	e.Message = strings.Join(said, "; ")
 	return e
+}
+
+// retryAfter is how long the registry that answered with err asks to be left alone.
+func retryAfter(err error) time.Duration {
+	var answer *ResponseError
+	if !errors.As(err, &answer) {
+		return 0
+	}
+	return answer.RetryAfter
 }
 
 // redactURL is the URL without user, password and the values of query parameters that may be secret:
@@ -132,10 +147,10 @@ func redactError(err error) error {
 	return web.RedactError(err, redactURL)
 }
 
-// spokeHTTP says whether the answer is what a server that wants TLS says to plain HTTP, which was tried because TLS failed:
-// then err has both, and why TLS failed is what counts.
+// spokeHTTP says whether the answer is what a server that wants TLS says to plain HTTP, which was tried because HTTPS failed:
+// then err has both, and why HTTPS failed is what counts.
 func spokeHTTP(answer *transport.Error, err error) bool {
-	return answer.StatusCode == http.StatusBadRequest && web.IsTLS(err) && !errors.As(err, new(tls.RecordHeaderError))
+	return answer.StatusCode == http.StatusBadRequest && errors.As(err, new(*url.Error)) && !errors.As(err, new(tls.RecordHeaderError))
 }
 
 // fromTransport translates the library's form of an answer, which comes from the first contact and from token servers.

@@ -8,8 +8,6 @@ import (
 	"io"
 	"net/http"
 	"net/url"
-	"sync"
-	"sync/atomic"
 
 	"github.com/google/go-containerregistry/pkg/authn"
 	"github.com/google/go-containerregistry/pkg/name"
@@ -183,7 +181,7 @@ func (r *Repository) mountSession(ctx context.Context, from name.Repository) (*s
 }
 
 // Upload stores the blob. It does not ask first whether the blob is there; see Has.
-// It tries several times, each time from the start.
+// It tries several times: where it was cut if the registry can say how far it came, else from the start.
 func (r *Repository) Upload(ctx context.Context, b Blob) error {
 	if err := r.upload(ctx, b); err != nil {
 		return r.explain(ctx, "upload "+r.Name()+"@"+b.Digest.String(), err)
@@ -202,7 +200,7 @@ func (r *Repository) upload(ctx context.Context, b Blob) error {
 			return err
 		}
 		r.debug(fmt.Sprintf("upload %s@%s again: %s", r.Name(), b.Digest, redactError(err)))
-		if err := web.Sleep(ctx, r.client.options.RetryDelay<<(try-1)); err != nil {
+		if err := web.Sleep(ctx, max(r.client.options.RetryDelay<<(try-1), retryAfter(err))); err != nil {
 			return err
 		}
 		if has, err := r.has(ctx, b.Digest); err == nil && has {
@@ -216,90 +214,10 @@ func (r *Repository) uploadOnce(ctx context.Context, b Blob) error {
 	if err != nil {
 		return err
 	}
-	source := &sourceFault{}
-	resp, err := r.send(ctx, call{
-		method: http.MethodPatch,
-		url:    location.String(),
-		header: http.Header{"Content-Type": {"application/octet-stream"}},
-		body:   func() (io.ReadCloser, error) { return openSource(ctx, b, source) },
-		size:   b.Size,
-		want:   []int{http.StatusAccepted, http.StatusNoContent, http.StatusCreated},
-	})
-	if err != nil {
-		return source.or(err)
-	}
-	web.Discard(resp.Body)
-	if location, err = r.location(resp); err != nil {
+	if location, err = r.sendContent(ctx, b, location); err != nil {
 		return err
 	}
 	return r.commit(ctx, location, b.Digest)
-}
-
-// sourceError is what went wrong on our side of an upload: trying again does not help.
-type sourceError struct{ err error }
-
-func (e *sourceError) Error() string { return "read the content: " + e.err.Error() }
-func (e *sourceError) Unwrap() error { return e.err }
-
-// sourceFault notes the first error of the content. net/http may still read it after it gave us the answer.
-type sourceFault struct {
-	mu  sync.Mutex // guards err
-	err error
-}
-
-func (f *sourceFault) note(err error) {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	if f.err == nil {
-		f.err = err
-	}
-}
-
-// or returns the noted error, or err if there is none.
-func (f *sourceFault) or(err error) error {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	if f.err != nil {
-		return &sourceError{f.err}
-	}
-	return err
-}
-
-// openSource opens the content such that its errors are noticed.
-func openSource(ctx context.Context, b Blob, fault *sourceFault) (io.ReadCloser, error) {
-	rc, err := b.Open(ctx)
-	if err != nil {
-		fault.note(err)
-		return nil, err
-	}
-	return &sourceReader{ReadCloser: rc, left: b.Size, fault: fault}, nil
-}
-
-type sourceReader struct {
-	io.ReadCloser
-	left   int64 // bytes still to come
-	fault  *sourceFault
-	closed atomic.Bool
-}
-
-func (s *sourceReader) Read(p []byte) (int, error) {
-	n, err := s.ReadCloser.Read(p)
-	s.left -= int64(n)
-	switch {
-	case err == io.EOF && s.left > 0:
-		err = fmt.Errorf("%d bytes are missing: %w", s.left, io.ErrUnexpectedEOF)
-	case (err == nil || err == io.EOF) && s.left < 0:
-		err = errors.New("there is more than announced")
-	}
-	if err != nil && err != io.EOF && !s.closed.Load() {
-		s.fault.note(err) // an error after Close is our own doing
-	}
-	return n, err
-}
-
-func (s *sourceReader) Close() error {
-	s.closed.Store(true)
-	return s.ReadCloser.Close()
 }
 
 // worthAnotherUpload says whether a whole upload may work the next time.
@@ -309,7 +227,7 @@ func worthAnotherUpload(err error) bool {
 	}
 	var answer *ResponseError
 	if errors.As(err, &answer) {
-		return web.TemporaryStatus(answer.Status) || answer.Has("BLOB_UPLOAD_UNKNOWN", "BLOB_UPLOAD_INVALID", "DIGEST_INVALID", "SIZE_INVALID") ||
+		return web.TemporaryStatus(answer.Status) && answer.RetryAfter <= web.MaxRetryAfter || answer.Has("BLOB_UPLOAD_UNKNOWN", "BLOB_UPLOAD_INVALID", "DIGEST_INVALID", "SIZE_INVALID") ||
 			answer.Status == http.StatusRequestedRangeNotSatisfiable
 	}
 	return temporary(err)

@@ -29,6 +29,8 @@ type Fault struct {
 	Reset bool
 	// LoseAnswer lets the registry do its work, then closes the connection without an answer.
 	LoseAnswer bool
+	// TakeOnly lets the registry have that many bytes of the request's body, then closes the connection without an answer.
+	TakeOnly int64
 	// CutAfter sends that many bytes of the body, then closes the connection. StallAfter then sends nothing more.
 	CutAfter, StallAfter int64
 	// Corrupt flips a bit in the middle of the body.
@@ -78,6 +80,10 @@ func (f *Fault) act(w http.ResponseWriter, req *http.Request, answer http.Handle
 		_, _ = io.Copy(io.Discard, req.Body) // until the client goes
 		<-req.Context().Done()
 	case f.Reset:
+		panic(http.ErrAbortHandler)
+	case f.TakeOnly > 0:
+		req.Body = io.NopCloser(io.LimitReader(req.Body, f.TakeOnly))
+		answer(httptest.NewRecorder(), req)
 		panic(http.ErrAbortHandler)
 	case f.Delay > 0:
 		select {

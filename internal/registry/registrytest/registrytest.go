@@ -25,6 +25,8 @@ type Registry struct {
 	Auth Auth
 	// NoMount makes the registry start an upload instead of mounting, as some do.
 	NoMount bool
+	// KnowsUploads makes the registry say how much of an upload has arrived; not all do.
+	KnowsUploads bool
 
 	inner http.Handler
 
@@ -33,6 +35,7 @@ type Registry struct {
 	requests []Request
 	blobs    map[string]map[string]bool // repository, digest
 	tokens   map[string]token
+	arrived  map[string]string // ranges by the path of the upload
 }
 
 // Request is one request that the registry got.
@@ -54,7 +57,7 @@ func newRegistry(referrers bool) *Registry {
 	return &Registry{
 		inner:  registry.New(registry.Logger(log.New(io.Discard, "", 0)), registry.WithReferrersSupport(referrers)),
 		blobs:  map[string]map[string]bool{},
-		tokens: map[string]token{},
+		tokens: map[string]token{}, arrived: map[string]string{},
 	}
 }
 
@@ -164,6 +167,17 @@ func (r *Registry) upload(w http.ResponseWriter, req *http.Request, repo string)
 		if status.code == http.StatusCreated {
 			r.add(repo, query.Get("digest"))
 		}
+	case req.Method == http.MethodPatch:
+		r.inner.ServeHTTP(w, req)
+		r.mu.Lock()
+		defer r.mu.Unlock()
+		r.arrived[req.URL.Path] = w.Header().Get("Range")
+	case req.Method == http.MethodGet && r.KnowsUploads:
+		r.mu.Lock()
+		defer r.mu.Unlock()
+		w.Header().Set("Range", r.arrived[req.URL.Path])
+		w.Header().Set("Location", req.URL.Path)
+		w.WriteHeader(http.StatusNoContent)
 	default:
 		r.inner.ServeHTTP(w, req)
 	}
