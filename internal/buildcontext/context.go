@@ -90,7 +90,7 @@ func Open(ctx context.Context, o Options) (*Context, error) {
 		return nil, err
 	}
 	c := &Context{root: r}
-	if err := c.load(&o); err != nil {
+	if err := c.load(ctx, &o); err != nil {
 		return nil, errors.Join(err, r.close())
 	}
 	return c, nil
@@ -117,7 +117,7 @@ func OpenTree(ctx context.Context, o Options) (*Context, error) {
 		err = nil
 	}
 	if err == nil {
-		err = c.filter(content, &o)
+		err = c.filter(ctx, content, &o)
 	}
 	if err != nil {
 		return nil, errors.Join(err, r.close())
@@ -139,14 +139,14 @@ func OpenSent(ctx context.Context, o Options) (*Context, error) {
 		return nil, err
 	}
 	c := &Context{root: r}
-	if err := c.loadSent(&o); err != nil {
+	if err := c.loadSent(ctx, &o); err != nil {
 		return nil, errors.Join(err, r.close())
 	}
 	return c, nil
 }
 
 // loadSent reads what is to be left out.
-func (c *Context) loadSent(o *Options) error {
+func (c *Context) loadSent(ctx context.Context, o *Options) error {
 	names := []string{ignoreName}
 	for _, f := range spellings(path.Clean("/" + cmp.Or(o.Dockerfile, defaultName))[1:]) {
 		names = append(names, f, f+ignoreName)
@@ -164,7 +164,7 @@ func (c *Context) loadSent(o *Options) error {
 		c.IgnoreName, err = "", nil
 	}
 	if err == nil {
-		err = c.filter(content, o)
+		err = c.filter(ctx, content, o)
 	}
 	if f, ok := c.tree.(*filtered); ok && err == nil {
 		f.always = reached(c.root.tree, names)
@@ -188,7 +188,7 @@ func reached(t tree.Tree, paths []string) []string {
 }
 
 // load reads the Dockerfile and what is to be left out.
-func (c *Context) load(o *Options) error {
+func (c *Context) load(ctx context.Context, o *Options) error {
 	file, err := findDockerfile(c.root, o)
 	if err != nil {
 		return err
@@ -198,11 +198,11 @@ func (c *Context) load(o *Options) error {
 	if err != nil {
 		return err
 	}
-	return c.filter(content, o)
+	return c.filter(ctx, content, o)
 }
 
 // filter makes the tree: the context without what the options and the patterns of an ignore file leave out.
-func (c *Context) filter(ignore []byte, o *Options) error {
+func (c *Context) filter(ctx context.Context, ignore []byte, o *Options) error {
 	c.tree = c.root.tree
 	if c.root.dir != nil {
 		paths := within(c.root.path, o.Exclude)
@@ -221,7 +221,7 @@ func (c *Context) filter(ignore []byte, o *Options) error {
 	if len(patterns) == 0 {
 		return nil
 	}
-	m, err := newMatcher(patterns)
+	m, err := newMatcher(ctx, patterns)
 	if err != nil {
 		return &diag.Error{What: "read " + c.IgnoreName, Cause: err, Hint: "Mend the pattern; see the rules of path/filepath.Match."}
 	}

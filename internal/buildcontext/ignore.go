@@ -2,6 +2,7 @@ package buildcontext
 
 import (
 	"bytes"
+	"context"
 	"fmt"
 	"path/filepath"
 	"strings"
@@ -19,19 +20,27 @@ func parseIgnore(content []byte) ([]string, error) {
 // matcher decides what patterns leave out. The last pattern that matches a path or one of the directories that it is
 // in wins. It may be used from many goroutines.
 type matcher struct {
-	patterns []string
+	ctx      context.Context //nolint:containedctx // tree.Tree has no place for it; a matcher lives as long as its context
+	patterns []*pattern
 	// exceptions are the patterns with "!", without it and without a final "/*" or "/**".
 	exceptions []string
 	// prefixes says that no exception has another wildcard: only directories on the way to one can hold something
 	// that comes back.
 	prefixes bool
 
-	mu   sync.Mutex // guards what follows
-	pm   *patternmatcher.PatternMatcher
-	dirs map[string]patternmatcher.MatchInfo
+	mu   sync.Mutex // guards dirs
+	dirs map[string][]bool
 }
 
-func newMatcher(patterns []string) (*matcher, error) {
+const (
+	// maxMatched bounds what is remembered of directories: one byte for each and each pattern.
+	maxMatched = 16 << 20 // 16 MiB
+	// checkEvery is how many patterns are tried between two looks at the context.
+	checkEvery = 64
+)
+
+// newMatcher compiles patterns. Matching ends with ctx.
+func newMatcher(ctx context.Context, patterns []string) (*matcher, error) {
 	for _, p := range patterns {
 		if err := CheckPattern(p); err != nil {
 			return nil, fmt.Errorf("pattern %q: %w", p, err)
@@ -41,12 +50,17 @@ func newMatcher(patterns []string) (*matcher, error) {
 	if err != nil {
 		return nil, err
 	}
-	m := &matcher{patterns: patterns, pm: pm, prefixes: true, dirs: map[string]patternmatcher.MatchInfo{}}
-	for _, p := range pm.Patterns() {
-		if !p.Exclusion() {
+	m := &matcher{ctx: ctx, prefixes: true, dirs: map[string][]bool{}}
+	for _, from := range pm.Patterns() {
+		p, err := newPattern(from)
+		if err != nil {
+			return nil, err
+		}
+		m.patterns = append(m.patterns, p)
+		if !p.exception {
 			continue
 		}
-		s := strings.TrimSuffix(strings.TrimSuffix(p.String(), "/**"), "/*")
+		s := strings.TrimSuffix(strings.TrimSuffix(p.text, "/**"), "/*")
 		m.exceptions = append(m.exceptions, s)
 		if strings.ContainsAny(s, `*[]?^\|{`) {
 			m.prefixes = false
@@ -70,34 +84,64 @@ func CheckPattern(p string) error {
 
 // excluded tells whether path, which is not the root, is left out.
 func (m *matcher) excluded(path string) (bool, error) {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	parent, err := m.infoLocked(filepath.Dir(path))
+	above, err := m.matchedBy(filepath.Dir(path))
 	if err != nil {
 		return false, err
 	}
-	out, _, err := m.pm.MatchesUsingParentResults(path, parent)
+	out, _, err := m.match(path, above)
 	return out, err
 }
 
-// infoLocked returns what is known about a directory, nothing for the root.
-func (m *matcher) infoLocked(dir string) (patternmatcher.MatchInfo, error) {
+// matchedBy tells which patterns a directory matches, nil for the root.
+func (m *matcher) matchedBy(dir string) ([]bool, error) {
 	if dir == "." {
-		return patternmatcher.MatchInfo{}, nil
+		return nil, nil
 	}
-	if info, ok := m.dirs[dir]; ok {
-		return info, nil
+	m.mu.Lock()
+	known, ok := m.dirs[dir]
+	m.mu.Unlock()
+	if ok {
+		return known, nil
 	}
-	parent, err := m.infoLocked(filepath.Dir(dir))
+	above, err := m.matchedBy(filepath.Dir(dir))
 	if err != nil {
-		return patternmatcher.MatchInfo{}, err
+		return nil, err
 	}
-	_, info, err := m.pm.MatchesUsingParentResults(dir, parent)
+	_, matched, err := m.match(dir, above)
 	if err != nil {
-		return patternmatcher.MatchInfo{}, err
+		return nil, err
 	}
-	m.dirs[dir] = info
-	return info, nil
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if len(m.dirs)*len(m.patterns) > maxMatched {
+		clear(m.dirs)
+	}
+	m.dirs[dir] = matched
+	return matched, nil
+}
+
+// match tries all patterns in turn: those that would not change the answer are passed over, and count as not matched, also
+// for what is in the directory, as in BuildKit. above are the patterns that the directory of path matches.
+func (m *matcher) match(path string, above []bool) (out bool, matched []bool, err error) {
+	matched = make([]bool, len(m.patterns))
+	for i, p := range m.patterns {
+		if i%checkEvery == 0 && m.ctx.Err() != nil {
+			return false, nil, context.Cause(m.ctx)
+		}
+		found := above != nil && above[i]
+		if !found {
+			if p.exception != out {
+				continue
+			}
+			if found, err = p.match(path); err != nil {
+				return false, nil, err
+			}
+		}
+		if matched[i] = found; found {
+			out = !p.exception
+		}
+	}
+	return out, matched, nil
 }
 
 // mayHold tells whether something inside dir, which is left out, may come back by an exception.
@@ -117,17 +161,23 @@ func (m *matcher) mayHold(dir string) bool {
 func (m *matcher) cause(path string) string {
 	cause := ""
 	for _, p := range m.patterns {
-		one, err := patternmatcher.New([]string{strings.TrimPrefix(p, "!")})
-		if err != nil {
-			continue
-		}
-		if ok, err := one.MatchesOrParentMatches(path); err != nil || !ok {
+		if m.ctx.Err() != nil || !p.matchesAny(path) {
 			continue
 		}
 		cause = ""
-		if !strings.HasPrefix(p, "!") {
-			cause = p
+		if !p.exception {
+			cause = p.text
 		}
 	}
 	return cause
+}
+
+// matchesAny says whether the pattern is about a path or a directory that it is in.
+func (p *pattern) matchesAny(path string) bool {
+	for ; path != "."; path = filepath.Dir(path) {
+		if ok, err := p.match(path); ok || err != nil {
+			return ok
+		}
+	}
+	return false
 }

@@ -1,6 +1,7 @@
 package buildcontext
 
 import (
+	"context"
 	"path"
 	"strings"
 )
@@ -9,6 +10,7 @@ import (
 // right about everything that a context then shows once it has seen all of it, unless an ignore file or the Dockerfile is a
 // symbolic link. It is used by one goroutine.
 type Sieve struct {
+	ctx context.Context //nolint:containedctx // matching ends with it; it lives as long as one archive is unpacked
 	// prefix is the part of the tree that is the context, with a slash; empty for all.
 	prefix string
 	// files are the names that the Dockerfile may have in the context, the first that is there counts; none if it is elsewhere.
@@ -23,8 +25,8 @@ type Sieve struct {
 
 // NewSieve returns what tells of the context that o describes, whose tree is not there yet. If further is set, it is
 // one without a Dockerfile of its own.
-func NewSieve(o Options, further bool) *Sieve {
-	s := &Sieve{seen: map[string]bool{}, known: map[string][]byte{}}
+func NewSieve(ctx context.Context, o Options, further bool) *Sieve {
+	s := &Sieve{ctx: ctx, seen: map[string]bool{}, known: map[string][]byte{}}
 	if sub := path.Clean("/" + o.SubPath)[1:]; sub != "" {
 		s.prefix = sub + "/"
 	}
@@ -109,7 +111,7 @@ func (s *Sieve) learn(content []byte) {
 	if err != nil || len(patterns) == 0 {
 		return
 	}
-	if m, err := newMatcher(patterns); err == nil {
+	if m, err := newMatcher(s.ctx, patterns); err == nil {
 		s.match = m
 	}
 }

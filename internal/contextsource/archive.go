@@ -43,7 +43,7 @@ type object struct {
 // unpack makes a source of an archive, whatever it is compressed with. The object is not needed any more when it returns.
 func (o *opener) unpack(ctx context.Context, from object) (*Source, error) {
 	start := time.Now()
-	s, err := o.unpackOnce(ctx, &from, o.sieve())
+	s, err := o.unpackOnce(ctx, &from, o.sieve(ctx))
 	var needed *archive.NeededError
 	if errors.As(err, &needed) && from.again {
 		o.Events.Emit(event.Debug{Message: fmt.Sprintf("%s: %s; it is read once more", from.name, needed)})
@@ -57,8 +57,8 @@ func (o *opener) unpack(ctx context.Context, from object) (*Source, error) {
 }
 
 // sieve says whose content need not be kept.
-func (o *opener) sieve() archive.Sieve {
-	return buildcontext.NewSieve(buildcontext.Options{
+func (o *opener) sieve(ctx context.Context) archive.Sieve {
+	return buildcontext.NewSieve(ctx, buildcontext.Options{
 		SubPath: o.req.SubPath, Dockerfile: o.req.Dockerfile, Given: o.req.Given, Cwd: o.Cwd,
 	}, o.req.Further)
 }
