@@ -35,7 +35,6 @@ type gitWorld struct {
 	web      *httptest.Server
 	daemon   string
 	sshd     string // user@host:port
-	agent    string
 	commit   string
 	logged   *said
 	variable map[string]string

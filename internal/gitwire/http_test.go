@@ -128,9 +128,9 @@ func TestBadAnswers(t *testing.T) {
 	}{
 		"html":           {answer("text/html", "<html>"), `its answer is of the type "text/html"`, "git clone"},
 		"dumb":           {answer("text/plain", sha("a")+"\trefs/heads/main\n"), "smart http", "git clone"},
-		"loop":           {func(w http.ResponseWriter, r *http.Request) { http.Redirect(w, r, r.URL.String(), 302) }, "more than 10 times", ""},
-		"elsewhere":      {func(w http.ResponseWriter, r *http.Request) { http.Redirect(w, r, "/login?x=secret", 302) }, "text/plain", ""},
-		"ftp":            {func(w http.ResponseWriter, r *http.Request) { http.Redirect(w, r, "ftp://x/y", 302) }, "not http", ""},
+		"loop":           {func(w http.ResponseWriter, r *http.Request) { http.Redirect(w, r, r.URL.String(), http.StatusFound) }, "more than 10 times", ""},
+		"elsewhere":      {func(w http.ResponseWriter, r *http.Request) { http.Redirect(w, r, "/login?x=secret", http.StatusFound) }, "text/plain", ""},
+		"ftp":            {func(w http.ResponseWriter, r *http.Request) { http.Redirect(w, r, "ftp://x/y", http.StatusFound) }, "not http", ""},
 		"401":            {status(401, ""), "401 Unauthorized", "GIT_TOKEN"},
 		"403":            {status(403, "token has expired\nmore"), "403 Forbidden: token has expired", "valid"},
 		"404":            {status(404, ""), "404 Not Found", "If it is private"},
