@@ -38,8 +38,12 @@ func (b *builder) openContext(ctx context.Context) error {
 	if given, err = b.contextDockerfile(given); err != nil {
 		return err
 	}
+	sub := b.req.ContextSubPath
+	if b.source.SubPathTaken {
+		sub = ""
+	}
 	b.context, err = buildcontext.Open(ctx, buildcontext.Options{
-		Source: firstOf(b.source.Directory, b.source.Name), Tree: b.source.Tree, SubPath: b.req.ContextSubPath,
+		Source: firstOf(b.source.Directory, b.source.Name), Tree: b.source.Tree, SubPath: sub,
 		Dockerfile: b.req.Dockerfile, Given: given, Cwd: b.env.Cwd, Now: o.Now, Exclude: b.exclude(),
 	})
 	if err != nil {

@@ -91,6 +91,9 @@ func newGitWorld(t *testing.T) *gitWorld {
 	write("r/d/x", "run", 0o755)
 	write("r/d/Dockerfile", "FROM scratch\nCOPY x /from-d\n", 0o644)
 	write("r/ü\xff", "a name that is not UTF-8", 0o644)
+	if err := os.Symlink("d", filepath.Join(w.dir, "r/link")); err != nil {
+		t.Fatal(err)
+	}
 	git("r", "add", "-A")
 	git("r", "commit", "-qm", "one")
 	git("r", "tag", "v1")
@@ -105,6 +108,7 @@ func newGitWorld(t *testing.T) *gitWorld {
 	for _, name := range []string{"m", "r"} {
 		git("", "clone", "-q", "--mirror", name, name+".git")
 		git(name+".git", "config", "uploadpack.allowAnySHA1InWant", "true")
+		git(name+".git", "config", "uploadpack.allowFilter", "true")
 	}
 	w.serve(t)
 	return w
@@ -286,6 +290,7 @@ func TestGitContexts(t *testing.T) {
 		{place: "https://HOST/r.git?ref=v1&subdir=d", want: sub},
 		{place: "git://HOST/r.git#main:d", want: sub},
 		{place: "git://HOST/r.git#main", sub: "d", want: sub},
+		{place: "git://HOST/r.git#main", sub: "/link/", want: sub},
 		{place: "https://HOST/r.git#with-module", want: module},
 		{place: "https://u:p@HOST/private/r.git#with-module", want: module},
 		{place: "git://HOST/private/r.git#with-module", git: contextsource.Git{Submodules: ptr(true)}, vars: map[string]string{"GIT_TOKEN": "token"}, want: module},
@@ -347,6 +352,7 @@ func TestGitContextsThatFail(t *testing.T) {
 		"git://HOST/r.git#main#x#y":                   {"third #"},
 		"git://HOST/r.git#main#" + w.commit[:39]:      nil,
 		"git://HOST/r.git#" + strings.Repeat("1", 40): {"it has no commit 111"},
+		"git://HOST/r.git#refs/heads/main:../d/x":     {"directory d/x"},
 		"https://HOST/r.git#main:none":                {"directory none", "Name a directory"},
 		"https://HOST/r.git?reff=main":                {"unexpected query"},
 		"http://OTHER/r.git":                          {"does not answer like one of git", "git clone takes"},

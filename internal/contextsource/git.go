@@ -2,9 +2,11 @@ package contextsource
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net/url"
 	"os"
+	"path"
 	"path/filepath"
 	"strings"
 
@@ -47,16 +49,16 @@ func (o *opener) isGit() bool {
 	case scheme != "http" && scheme != "https":
 		return false
 	}
-	path, _, _ := strings.Cut(rest, "#")
-	path, _, _ = strings.Cut(path, "?")
-	return strings.HasSuffix(path, ".git")
+	at, _, _ := strings.Cut(rest, "#")
+	at, _, _ = strings.Cut(at, "?")
+	return strings.HasSuffix(at, ".git")
 }
 
 // isShortGit says whether text is user@host:path or github.com/owner/name, and not a directory of that name.
 func (o *opener) isShortGit(text string) bool {
 	user, rest, ok := strings.Cut(text, "@")
-	host, path, ok2 := strings.Cut(rest, ":")
-	remote := ok && ok2 && user != "" && host != "" && path != "" && !strings.Contains(user+host, "/")
+	host, at, ok2 := strings.Cut(rest, ":")
+	remote := ok && ok2 && user != "" && host != "" && at != "" && !strings.Contains(user+host, "/")
 	if !remote && !strings.HasPrefix(text, githubPrefix) {
 		return false
 	}
@@ -72,17 +74,34 @@ func (o *opener) openGit(ctx context.Context) (*Source, error) {
 	if err != nil {
 		return nil, err
 	}
-	t, err := gittree.Fetch(ctx, o.Git, *spec)
+	t, taken, err := o.fetchGit(ctx, *spec)
 	if err != nil {
 		return nil, err
 	}
 	at := t.Time()
 	s := &Source{
-		Tree: t, Name: gitwire.Redact(spec.Remote), URI: gitURI(spec), Digest: t.Format() + ":" + t.Commit(), Time: &at,
+		Tree: t, Name: gitwire.Redact(spec.Remote), URI: gitURI(spec), Digest: t.Format() + ":" + t.Commit(), Time: &at, SubPathTaken: taken,
 		closers: []func() error{t.Close},
 	}
 	o.Events.Emit(event.Info{Message: fmt.Sprintf("%s is the commit %s of %s", o.req.Title, t.Commit(), s.URI)})
 	return s, nil
+}
+
+// fetchGit fetches the repository, or only the directory that is to take the context's place: then no more is fetched,
+// where the server can do that. A path with symbolic links is left to whoever can follow them.
+func (o *opener) fetchGit(ctx context.Context, s gittree.Spec) (t *gittree.Tree, taken bool, err error) {
+	sub := strings.TrimLeft(o.req.SubPath, "/")
+	if sub != "" && filepath.IsLocal(sub) && !s.KeepGitDir {
+		below := s
+		below.Subdir = path.Join(s.Subdir, sub)
+		t, err = gittree.Fetch(ctx, o.Git, below)
+		var none *gittree.SubdirError
+		if err == nil || !errors.As(err, &none) {
+			return t, true, err
+		}
+	}
+	t, err = gittree.Fetch(ctx, o.Git, s)
+	return t, false, err
 }
 
 // gitURI is the repository for others: without secrets, with the reference and the directory.
@@ -102,8 +121,8 @@ func (o *opener) gitSpec() (*gittree.Spec, error) {
 	text := o.req.Place
 	if strings.HasPrefix(text, githubPrefix) {
 		text = "https://" + text
-		if path, rest, ok := strings.Cut(text, "#"); !strings.HasSuffix(path, ".git") {
-			if text = path + ".git"; ok {
+		if at, rest, ok := strings.Cut(text, "#"); !strings.HasSuffix(at, ".git") {
+			if text = at + ".git"; ok {
 				text += "#" + rest
 			}
 		}

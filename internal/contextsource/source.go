@@ -73,6 +73,8 @@ type Source struct {
 	URI, Digest string
 	// Time is that of the commit or of the file; nil if it is not known.
 	Time *time.Time
+	// SubPathTaken says that Tree is already the directory that [Request].SubPath names.
+	SubPathTaken bool
 	// Dockerfile is the Dockerfile if the source is nothing else; nil otherwise.
 	Dockerfile *buildcontext.File
 

@@ -56,8 +56,10 @@ type target struct {
 type repository struct {
 	target
 	pack    *gitpack.Pack
-	want    gitpack.ID // the commit, or the tag that stands for it
-	id      gitpack.ID // of the commit
+	files   *gitpack.Pack // the files if they are not in pack
+	below   *gitpack.ID   // the directory whose files were fetched, zero for none; nil if all were
+	want    gitpack.ID    // the commit, or the tag that stands for it
+	id      gitpack.ID    // of the commit
 	commit  *commit
 	name    string // full name of the reference, empty if it was fetched by its id
 	shallow []gitpack.ID
@@ -122,7 +124,7 @@ func (f *fetcher) once(ctx context.Context, t target) (*repository, error) {
 	if err := f.fetch(ctx, s, r); err != nil {
 		return nil, err
 	}
-	if err := f.check(ctx, r); err != nil {
+	if err := f.check(ctx, s, r); err != nil {
 		return nil, err
 	}
 	return r, nil
@@ -280,7 +282,11 @@ func (f *fetcher) noRef(ctx context.Context, s *gitwire.Session, r *repository) 
 // fetch gets the pack with what is wanted, or else the whole history.
 func (f *fetcher) fetch(ctx context.Context, s *gitwire.Session, r *repository) error {
 	if !r.want.IsZero() {
-		err := f.fetchPack(ctx, s, r, gitwire.Request{Wants: []gitpack.ID{r.want}, Depth: 1})
+		req := gitwire.Request{Wants: []gitpack.ID{r.want}, Depth: 1}
+		if f.partial(s, r) {
+			req.Filter, r.below = "blob:none", &gitpack.ID{}
+		}
+		err := f.fetchPack(ctx, s, r, req)
 		if !errors.Is(err, gitwire.ErrRefused) {
 			return err
 		}
@@ -288,6 +294,7 @@ func (f *fetcher) fetch(ctx context.Context, s *gitwire.Session, r *repository) 
 			return &diag.Error{What: r.title(), Cause: err, Hint: "The server does not take fetch-by-commit: name a branch or a tag."}
 		}
 	}
+	r.below = nil
 	return f.fetchHistory(ctx, r)
 }
 
@@ -348,29 +355,52 @@ func noCommit(r *repository, what string) error {
 
 // fetchPack reads a pack into r.
 func (f *fetcher) fetchPack(ctx context.Context, s *gitwire.Session, r *repository, req gitwire.Request) (err error) {
+	r.pack, r.shallow, err = f.readPack(ctx, s, r, req)
+	return err
+}
+
+// readPack fetches a pack of r.
+func (f *fetcher) readPack(ctx context.Context, s *gitwire.Session, r *repository, req gitwire.Request) (_ *gitpack.Pack, shallow []gitpack.ID, err error) {
 	got, err := s.Fetch(ctx, req)
 	if err != nil {
-		return err
+		return nil, nil, err
 	}
 	defer func() { err = errors.Join(err, got.Close()) }()
 	what := "fetch " + gitwire.Redact(r.remote)
 	counter := event.NewCounter(got, f.options.Events, event.Progress{ID: what + " " + r.path, What: what})
 	defer counter.Finish()
-	r.pack, err = gitpack.Read(ctx, counter, gitpack.Options{
+	p, err := gitpack.Read(ctx, counter, gitpack.Options{
 		File: f.options.File, Format: s.Format(), Limits: f.options.Limits.Pack, Workers: f.options.Workers,
 	})
 	if err != nil {
-		return &gitwire.Error{Remote: gitwire.Redact(r.remote), Err: err}
+		return nil, nil, &gitwire.Error{Remote: gitwire.Redact(r.remote), Err: err}
 	}
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	f.packs = append(f.packs, r.pack)
-	r.shallow = got.Shallow
-	return nil
+	f.packs = append(f.packs, p)
+	return p, got.Shallow, nil
 }
 
 // check finds the commit and walks through all of its tree, so that nothing can be missing or wrong later.
-func (f *fetcher) check(ctx context.Context, r *repository) error {
+func (f *fetcher) check(ctx context.Context, s *gitwire.Session, r *repository) error {
+	if err := f.readCommit(ctx, r); err != nil {
+		return err
+	}
+	if r.below != nil {
+		if err := f.fetchFiles(ctx, s, r); err != nil {
+			return err
+		}
+	}
+	if f.spec.LFS {
+		if err := r.readLFSConfig(ctx); err != nil {
+			return &diag.Error{What: r.title() + ": " + lfsConfigName, Cause: err}
+		}
+	}
+	return f.measure(ctx, r)
+}
+
+// readCommit finds the commit, behind tags if need be.
+func (f *fetcher) readCommit(ctx context.Context, r *repository) error {
 	id := r.want
 	for n := 0; ; n++ {
 		kind, _, err := r.pack.Stat(id)
@@ -399,15 +429,8 @@ func (f *fetcher) check(ctx context.Context, r *repository) error {
 	if err != nil {
 		return err
 	}
-	if r.commit, err = parseCommit(r.pack.Format(), data); err != nil {
-		return err
-	}
-	if f.spec.LFS {
-		if err := r.readLFSConfig(ctx); err != nil {
-			return &diag.Error{What: r.title() + ": .lfsconfig", Cause: err}
-		}
-	}
-	return f.measure(ctx, r)
+	r.commit, err = parseCommit(r.pack.Format(), data)
+	return err
 }
 
 func incomplete(r *repository, err error) error {

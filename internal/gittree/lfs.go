@@ -15,7 +15,8 @@ import (
 )
 
 const (
-	lfsFilter = "lfs"
+	lfsFilter     = "lfs"
+	lfsConfigName = ".lfsconfig"
 	// lfsAhead is how many of the files that follow are fetched while one is read, if they have at most lfsAheadBytes.
 	lfsAhead      = 4
 	lfsAheadBytes = 16 << 20 // 16 MiB
@@ -69,11 +70,11 @@ func (t *Tree) pointer(in *place, e entry) (gitlfs.Pointer, bool, error) {
 	if filter.state != valued || filter.value != lfsFilter {
 		return gitlfs.Pointer{}, false, nil
 	}
-	_, n, err := in.repo.pack.Stat(e.id)
+	_, n, err := in.repo.content().Stat(e.id)
 	if err != nil || n >= gitlfs.MaxPointer {
 		return gitlfs.Pointer{}, false, err
 	}
-	data, err := in.repo.pack.Bytes(t.ctx, e.id, gitpack.Blob, gitlfs.MaxPointer)
+	data, err := in.repo.content().Bytes(t.ctx, e.id, gitpack.Blob, gitlfs.MaxPointer)
 	if err != nil {
 		return gitlfs.Pointer{}, false, err
 	}
@@ -212,16 +213,16 @@ func (l *lfsFiles) close() error {
 
 // readLFSConfig finds the address of the server with the large files in .lfsconfig (git-lfs-config(5)).
 func (r *repository) readLFSConfig(ctx context.Context) error {
-	const name, most = ".lfsconfig", 1 << 20
+	const most = 1 << 20 // 1 MiB
 	top, err := r.readDir(ctx, r.commit.tree)
 	if err != nil {
 		return err
 	}
-	e, ok := top.find(name)
+	e, ok := top.find(lfsConfigName)
 	if !ok || e.kind != file && e.kind != executable {
 		return nil
 	}
-	data, err := r.pack.Bytes(ctx, e.id, gitpack.Blob, most)
+	data, err := r.content().Bytes(ctx, e.id, gitpack.Blob, most)
 	if err != nil {
 		return err
 	}

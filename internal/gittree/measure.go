@@ -30,7 +30,14 @@ type measurer struct {
 // measure makes sure that all of the commit is there and is no more than allowed.
 func (f *fetcher) measure(ctx context.Context, r *repository) error {
 	m := &measurer{ctx: ctx, repo: r, limits: f.options.Limits, done: map[gitpack.ID]extent{}}
-	_, err := m.dir(r.commit.tree, "", 1)
+	top := r.commit.tree
+	if r.below != nil {
+		top = *r.below
+	}
+	if top.IsZero() {
+		return nil
+	}
+	_, err := m.dir(top, "", 1)
 	return err
 }
 
@@ -84,7 +91,7 @@ func (m *measurer) entry(e entry, path string, depth int) (extent, error) {
 	case gitlink:
 		return extent{}, nil
 	}
-	kind, size, err := m.repo.pack.Stat(e.id)
+	kind, size, err := m.repo.content().Stat(e.id)
 	switch {
 	case err != nil:
 		return extent{}, incomplete(m.repo, fmt.Errorf("%s: %w", clip(path[1:]), err))

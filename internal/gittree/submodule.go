@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net/url"
 	"path"
+	"slices"
 	"strings"
 
 	"golang.org/x/sync/errgroup"
@@ -33,6 +34,7 @@ type module struct {
 // submodules fetches the submodules of r and theirs.
 func (f *fetcher) submodules(ctx context.Context, r *repository) error {
 	links, err := r.gitlinks(ctx)
+	links = slices.DeleteFunc(links, func(l link) bool { return !f.wanted(r, l.path) })
 	if err != nil || len(links) == 0 {
 		return err
 	}
@@ -174,7 +176,7 @@ func (r *repository) modules(ctx context.Context) (map[string]module, error) {
 	if !ok || e.kind != file && e.kind != executable {
 		return out, nil
 	}
-	data, err := r.pack.Bytes(ctx, e.id, gitpack.Blob, maxModules)
+	data, err := r.content().Bytes(ctx, e.id, gitpack.Blob, maxModules)
 	if err != nil {
 		return nil, err
 	}

@@ -85,7 +85,7 @@ func newTree(ctx context.Context, f *fetcher, top *repository) (*Tree, error) {
 	for name := range strings.SplitSeq(sub, "/") {
 		if root, err = t.below(root, name); err != nil {
 			return nil, &diag.Error{
-				What: fmt.Sprintf("%s: directory %s", top.title(), clip(sub)), Cause: reason(err),
+				What: fmt.Sprintf("%s: directory %s", top.title(), clip(sub)), Cause: &SubdirError{reason(err)},
 				Hint: "Name a directory of the repository, without symbolic links on the way.",
 			}
 		}
@@ -93,6 +93,15 @@ func newTree(ctx context.Context, f *fetcher, top *repository) (*Tree, error) {
 	t.root = root
 	return t, nil
 }
+
+// SubdirError says that [Spec].Subdir is no directory of the repository.
+type SubdirError struct{ err error }
+
+// Error is what is wrong with it.
+func (e *SubdirError) Error() string { return e.err.Error() }
+
+// Unwrap returns the cause.
+func (e *SubdirError) Unwrap() error { return e.err }
 
 // reason is what is wrong with a path, without the path.
 func reason(err error) error {
@@ -149,7 +158,7 @@ func (t *Tree) lstat(p string) (tree.Entry, error) {
 		out.Size, err = t.size(in, e, p)
 	case symlink:
 		var data []byte
-		data, err = in.repo.pack.Bytes(t.ctx, e.id, gitpack.Blob, maxLink)
+		data, err = in.repo.content().Bytes(t.ctx, e.id, gitpack.Blob, maxLink)
 		out.Linkname = string(data)
 		if err == nil && (len(data) == 0 || bytes.IndexByte(data, 0) >= 0) {
 			err = errors.New("the target of the symbolic link is damaged")
@@ -165,7 +174,7 @@ func (t *Tree) size(in *place, e entry, p string) (int64, error) {
 	}
 	c := t.conversion(in, e)
 	if c == nil {
-		_, n, err := in.repo.pack.Stat(e.id)
+		_, n, err := in.repo.content().Stat(e.id)
 		return n, err
 	}
 	t.mu.Lock()
@@ -252,7 +261,7 @@ func (t *Tree) open(p string) (io.ReadCloser, error) {
 	}
 	c := t.conversion(in, e)
 	if c == nil {
-		return in.repo.pack.Open(t.ctx, e.id)
+		return in.repo.content().Open(t.ctx, e.id)
 	}
 	data, err := t.converted(in, e, c)
 	if err != nil {
@@ -271,7 +280,7 @@ func (t *Tree) conversion(in *place, e entry) *conversion {
 
 // converted is the content of a file as it is read.
 func (t *Tree) converted(in *place, e entry, c *conversion) ([]byte, error) {
-	data, err := in.repo.pack.Bytes(t.ctx, e.id, gitpack.Blob, maxConverted)
+	data, err := in.repo.content().Bytes(t.ctx, e.id, gitpack.Blob, maxConverted)
 	if err != nil {
 		return nil, err
 	}
@@ -362,7 +371,7 @@ func (t *Tree) newPlace(repo *repository, id gitpack.ID, at string, rules *ruleS
 		return in, err
 	}
 	e, _ := d.find(attributesName)
-	data, err := repo.pack.Bytes(t.ctx, e.id, gitpack.Blob, maxAttributes)
+	data, err := repo.content().Bytes(t.ctx, e.id, gitpack.Blob, maxAttributes)
 	if err != nil {
 		return nil, err
 	}

@@ -37,6 +37,9 @@ func (s *Session) CanFilter() bool {
 	return hasWord(s.caps["fetch"], "filter")
 }
 
+// CanPick says whether objects can be left out of a pack and then be fetched by their ids, with the same session.
+func (s *Session) CanPick() bool { return s.v2 && s.CanFilter() }
+
 func hasWord(list, word string) bool {
 	for w := range strings.FieldsSeq(list) {
 		if w == word {
