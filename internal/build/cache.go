@@ -233,7 +233,7 @@ func (c *stepCache) Get(ctx context.Context, key string) *solve.Cached {
 	if f == nil {
 		return nil
 	}
-	again := &reopened{maker: c.maker, desc: f.Layer, blob: f.Blob}
+	again := &reopened{maker: c.maker, desc: f.Layer, blob: f.Blob, reject: f.Reject}
 	out := solve.Layer{Descriptor: f.Layer, Content: f.Content, Blob: f.Blob, Source: rootfs.Source{
 		DiffID: f.Layer.DiffID, Open: again.open,
 		List: func(ctx context.Context) (*layer.Image, error) {

@@ -1,6 +1,11 @@
 package build_test
 
 import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"fmt"
+	"io"
 	"net/http"
 	"os"
 	"os/exec"
@@ -12,9 +17,14 @@ import (
 	"testing"
 	"time"
 
+	"github.com/google/go-containerregistry/pkg/name"
+	"github.com/opencontainers/go-digest"
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+
 	"hako/internal/build"
 	"hako/internal/event"
 	"hako/internal/output"
+	"hako/internal/registry"
 	"hako/internal/registry/registrytest"
 )
 
@@ -40,7 +50,7 @@ func newFaultBench(t *testing.T, dockerfile string) *faultBench {
 	b := &faultBench{world: newWorld(t, dockerfile), cache: registrytest.New()}
 	b.write(t, "last", "1")
 	b.req = b.request()
-	b.req.Cache = build.Cache{Enabled: true, Repository: b.cache.Start(t) + "/cache", Copies: true, Patience: 200 * time.Millisecond}
+	b.req.Cache = build.Cache{Enabled: true, Repository: b.cache.Start(t) + "/cache", Copies: true}
 	return b
 }
 
@@ -76,6 +86,7 @@ func TestFaultsOfTheCache(t *testing.T) {
 			t.Parallel()
 			b := newFaultBench(t, faultDockerfile)
 			b.cache.Inject(f)
+			b.req.Cache.Patience = 200 * time.Millisecond
 			if log := b.once(t); len(log.warnings) != 1 || len(log.ran) != 5 {
 				t.Errorf("ran %v, warnings %q", log.ran, log.warnings)
 			}
@@ -114,6 +125,9 @@ func TestLostLayers(t *testing.T) {
 			b.req.Outputs.Destinations = []string{b.host + "/other/out:1"} // which has none of the layers
 			b.write(t, "Dockerfile", strings.Replace(faultDockerfile, "COPY last", c.change+"COPY last", 1))
 			b.cache.Inject(c.fault)
+			if c.fault.StallAfter > 0 {
+				b.req.Cache.Patience = time.Second // long enough for a busy machine
+			}
 			log := &steps{}
 			if err := b.build(t.Context(), b.req, log); err != nil {
 				t.Fatalf("%v\nran %v, cached %v, warnings %v", err, log.ran, log.cached, log.warnings)
@@ -300,5 +314,47 @@ func TestSignedCache(t *testing.T) {
 		if err := b.build(t.Context(), b.req, event.Discard{}); err == nil {
 			t.Errorf("%v is taken", bad)
 		}
+	}
+}
+
+// A layer with the right digest that cannot be unpacked is lost, too.
+func TestSenselessLayers(t *testing.T) {
+	t.Parallel()
+	b := newFaultBench(t, faultDockerfile)
+	b.once(t)
+	b.write(t, "Dockerfile", strings.Replace(faultDockerfile, "COPY last", "RUN [\"/prog\", \"write\", \"/two\", \"x\"]\nCOPY last", 1))
+	senseless := []byte("this is no layer")
+	upload(t, b.req.Cache.Repository, senseless)
+	b.cache.Inject(registrytest.Fault{Method: "GET", Path: "/manifests/", Rewrite: func(data []byte) []byte {
+		var m ocispec.Manifest
+		if json.Unmarshal(data, &m) != nil || len(m.Layers) < 2 {
+			return data
+		}
+		// The record and the manifest name another blob as the layer.
+		text := strings.ReplaceAll(string(data), m.Layers[0].Digest.String(), digest.FromBytes(senseless).String())
+		return []byte(strings.ReplaceAll(text, fmt.Sprintf("size\\\":%d,\\\"diffID", m.Layers[0].Size), fmt.Sprintf("size\\\":%d,\\\"diffID", len(senseless))))
+	}})
+	if log := b.once(t); len(log.warnings) == 0 {
+		t.Errorf("ran %v, cached %v", log.ran, log.cached)
+	}
+}
+
+func upload(t *testing.T, repository string, data []byte) {
+	t.Helper()
+	client, err := registry.New(registry.Options{Insecure: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(client.Close)
+	repo, err := name.NewRepository(repository, name.WeakValidation)
+	if err != nil {
+		t.Fatal(err)
+	}
+	err = client.Repository(repo, registry.Push).Upload(t.Context(), registry.Blob{
+		Digest: digest.FromBytes(data), Size: int64(len(data)),
+		Open: func(context.Context) (io.ReadCloser, error) { return io.NopCloser(bytes.NewReader(data)), nil },
+	})
+	if err != nil {
+		t.Fatal(err)
 	}
 }

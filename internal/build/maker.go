@@ -125,6 +125,8 @@ type reopened struct {
 	maker *maker
 	desc  layer.Descriptor
 	blob  func(ctx context.Context) (io.ReadCloser, error)
+	// reject, if not nil, is told why the blob, which rest is what is left of, cannot be opened, and returns the error to go on with.
+	reject func(ctx context.Context, rest io.Reader, err error) error
 
 	mu    sync.Mutex // guards image, and is held while it is made
 	image *layer.Image
@@ -147,6 +149,9 @@ func (r *reopened) open(ctx context.Context) (_ *layer.Image, err error) {
 		return nil, err
 	}
 	if r.image, err = layer.Prepare(ctx, b, r.desc, layer.PrepareOptions{Image: f, Verified: true}); err != nil {
+		if r.reject != nil {
+			err = r.reject(ctx, b, err)
+		}
 		return nil, errors.Join(err, f.Close())
 	}
 	return r.image, nil

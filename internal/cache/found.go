@@ -5,7 +5,9 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"sync/atomic"
+	"syscall"
 
 	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
@@ -64,6 +66,22 @@ func (f *Found) failed(ctx context.Context, err error) error {
 		f.cache.lose(f.from, f.Layer.Digest, err)
 	}
 	return fmt.Errorf("read a cached layer: %w: %w", blob.ErrLost, err)
+}
+
+// Reject says that the layer, which rest is what is left to read of, cannot be used because of err, and returns the error to go on
+// with: one that Is [blob.ErrLost], unless ctx has ended or this machine is to blame. Whoever unpacks a damaged layer notices
+// it in many ways before the end shows that the bytes are wrong.
+func (f *Found) Reject(ctx context.Context, rest io.Reader, err error) error {
+	if ctx.Err() != nil || errors.Is(err, blob.ErrLost) {
+		return err
+	}
+	if _, rerr := io.Copy(io.Discard, rest); rerr != nil {
+		return rerr
+	}
+	if errors.As(err, new(*fs.PathError)) || errors.As(err, new(syscall.Errno)) {
+		return err
+	}
+	return f.failed(ctx, err)
 }
 
 // losing notices when a layer cannot be read. It is used by one goroutine, but for Close.
