@@ -16,6 +16,7 @@ import (
 	"github.com/google/go-containerregistry/pkg/name"
 	"github.com/opencontainers/go-digest"
 
+	"hako/internal/bucket"
 	"hako/internal/cache"
 	"hako/internal/diag"
 	"hako/internal/event"
@@ -114,14 +115,36 @@ func (b *builder) openStore(ctx context.Context, place string) (cache.Store, err
 		}
 		return d, err
 	}
+	if bucket.IsPlace(place) {
+		return b.openBucket(ctx, place)
+	}
 	repo, err := name.NewRepository(place, name.WeakValidation)
 	if err != nil {
-		return nil, &diag.Error{What: fmt.Sprintf("cache repository %q", place), Cause: err, Hint: "Write it as registry.example/path/name, without a tag, or oci:DIRECTORY."}
+		return nil, &diag.Error{What: fmt.Sprintf("cache repository %q", place), Cause: err, Hint: "Write it as registry.example/path/name, without a tag, oci:DIRECTORY, s3://BUCKET/PREFIX or gs://BUCKET/PREFIX."}
 	}
 	if b.output != nil && !b.output.Takes(repo) { // without an output, there is no build to keep waiting
 		b.client.Hurry(repo)
 	}
 	return cache.NewRegistry(b.client, repo, b.output), nil
+}
+
+// openBucket opens a store in object storage. Nobody who has no credentials for it is kept from building.
+func (b *builder) openBucket(ctx context.Context, place string) (cache.Store, error) {
+	p, err := bucket.Parse(place)
+	if err != nil {
+		return nil, err
+	}
+	ctx, cancel := context.WithTimeout(ctx, cmp.Or(b.req.Cache.Patience, defaultPatience))
+	defer cancel()
+	objects, err := bucket.Open(ctx, bucket.Options{Getenv: b.env.Getenv, Events: b.env.Events, Window: cache.BucketWindow}, p)
+	if err != nil && b.life.Err() == nil {
+		b.env.Events.Emit(event.Warning{Message: fmt.Sprintf("the cache %s is not used: %v", p, err)})
+		return nil, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	return cache.NewBucket(objects, p), nil
 }
 
 // stepCache is the cache for the solver.

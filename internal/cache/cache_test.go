@@ -19,6 +19,7 @@ import (
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
 	"hako/internal/blob"
+	"hako/internal/bucket/buckettest"
 	"hako/internal/cache"
 	"hako/internal/event"
 	"hako/internal/layer"
@@ -47,6 +48,9 @@ func stores(t *testing.T) map[string]func(t *testing.T) cache.Store {
 			s, _ := openRegistry(t)
 			return s
 		},
+		"s3":     func(t *testing.T) cache.Store { t.Helper(); return openBucket(t, buckettest.StartS3(t)) },
+		"google": func(t *testing.T) cache.Store { t.Helper(); return openBucket(t, buckettest.StartGoogle(t)) },
+		"azure":  func(t *testing.T) cache.Store { t.Helper(); return openBucket(t, buckettest.StartAzure(t)) },
 	}
 }
 

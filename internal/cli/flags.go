@@ -68,7 +68,7 @@ func inputFlags() []flag {
 		{name: "context-sub-path", kind: stringKind, help: "directory inside the context to use instead of its root", forks: "GCO", status: used},
 		{name: "dockerfile", short: "f", kind: stringKind, def: "Dockerfile", help: "Dockerfile: a path, looked up in the current directory, then in the context; a URL; or - for standard input", forks: "GCO", status: used},
 		{name: "file", kind: stringKind, help: "docker's name of --dockerfile", forks: "D", status: used, alias: "dockerfile", hidden: true},
-		{name: "bucket", short: "b", kind: stringKind, help: "Google Cloud Storage bucket that holds the context", forks: "GCO", status: later, hidden: true},
+		{name: "bucket", short: "b", kind: stringKind, help: "bucket of Google Cloud Storage that holds the context, as context.tar.gz, or the URL of a context; no effect beside a --context that is a directory", forks: "GCO", status: used, hidden: true},
 		{name: "git", kind: multiKind, help: "for a git context: branch=NAME, recurse-submodules=BOOL, insecure-skip-tls=BOOL, lfs=BOOL, keep-git-dir=BOOL; single-branch and depth have no effect, since one commit is fetched", forks: "GCO", status: used},
 		{name: "target", kind: multiKind, help: "stage to build; the last if not given; of several (repeated, or separated by commas) the first is the result, and all are built", forks: "GCO", status: used},
 		{name: "build-arg", kind: multiKind, help: "NAME=VALUE for an ARG; NAME alone takes the value from the environment", forks: "GCO", status: used},

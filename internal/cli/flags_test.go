@@ -115,7 +115,7 @@ func TestEveryFlagOfKanikoIsTaken(t *testing.T) {
 func TestNothingOfKanikosIsRefused(t *testing.T) {
 	t.Parallel()
 	for _, f := range flags() {
-		if f.status == later && f.name != "bucket" {
+		if f.status == later {
 			t.Errorf("--%s is refused", f.name)
 		}
 	}

@@ -17,7 +17,7 @@ func (c *command) request(vs *values, operands []string) (build.Request, error) 
 		return build.Request{}, err
 	}
 	req := build.Request{
-		Context: vs.str("context"), ContextSubPath: vs.str("context-sub-path"), Dockerfile: vs.str("dockerfile"),
+		Context: contextPlace(vs), ContextSubPath: vs.str("context-sub-path"), Dockerfile: vs.str("dockerfile"),
 		DryRun: vs.bool("dryrun"), NoCache: vs.bool("no-cache"),
 		WorkDir:      firstSet(vs.str("kaniko-dir"), c.getenv("KANIKO_DIR")),
 		Jobs:         vs.int("jobs"),
@@ -307,4 +307,17 @@ func (c *command) authFiles() []string {
 		}
 	}
 	return out
+}
+
+// contextPlace is --context, or what --bucket stands for: a bucket of Google Cloud Storage, or what has a scheme. A context
+// that is a directory comes before a bucket, as in kaniko.
+func contextPlace(vs *values) string {
+	place, bucket := vs.str("context"), vs.str("bucket")
+	switch {
+	case bucket == "" || len(vs.list("context")) > 0 && place != "" && !strings.Contains(place, "://"):
+		return place
+	case strings.Contains(bucket, "://"):
+		return bucket
+	}
+	return "gs://" + bucket
 }

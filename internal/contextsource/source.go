@@ -14,6 +14,7 @@ import (
 	"strings"
 	"time"
 
+	"hako/internal/bucket"
 	"hako/internal/buildcontext"
 	"hako/internal/diag"
 	"hako/internal/download"
@@ -100,9 +101,7 @@ const (
 	standardInput
 	gitRepository
 	webFile
-	s3Object
-	googleObject
-	azureBlob
+	bucketObject
 	artifact
 )
 
@@ -137,12 +136,8 @@ func Open(ctx context.Context, o Options, r Request) (*Source, error) {
 		return op.openGit(ctx)
 	case webFile:
 		return op.openWebFile(ctx)
-	case s3Object:
-		return op.openS3(ctx)
-	case googleObject:
-		return op.openGoogle(ctx)
-	case azureBlob:
-		return op.openAzure(ctx)
+	case bucketObject:
+		return op.openBucket(ctx)
 	case artifact:
 		return op.openArtifact(ctx)
 	}
@@ -171,14 +166,12 @@ func (o *opener) kindOf() (kind, error) {
 		}
 		return archiveFile, nil
 	case "http", "https":
-		if isAzure(text) {
-			return azureBlob, nil
+		if bucket.IsAzure(text) {
+			return bucketObject, nil
 		}
 		return webFile, nil
-	case "s3":
-		return s3Object, nil
-	case "gs":
-		return googleObject, nil
+	case "s3", "gs":
+		return bucketObject, nil
 	case "oci":
 		return artifact, nil
 	}
