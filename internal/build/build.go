@@ -52,11 +52,13 @@ func Build(ctx context.Context, env Env, req Request) (_ *Result, err error) {
 	if err := b.noteBases(ctx, graphs[:wanted(graphs)]); err != nil {
 		return nil, err
 	}
+	b.startMounts(graphs)
 	made, err := b.make(ctx, graphs)
-	if err != nil {
-		return nil, err
+	if err == nil {
+		err = b.output.Write(ctx, made)
 	}
-	if err := b.output.Write(ctx, made); err != nil {
+	b.keepMounts(ctx) // what a step that failed has fetched is worth as much
+	if err != nil {
 		return nil, err
 	}
 	if b.cache != nil {
@@ -147,6 +149,9 @@ func (b *builder) parts() solve.Parts {
 		Spool:   b.spool,
 		Secrets: b.secrets, Agent: b.agents.Dial,
 		Made: b.made,
+	}
+	if b.mounts != nil {
+		p.CacheMounts = b.mounts
 	}
 	if steps != nil { // an interface that holds nil is not nil
 		p.Cache = steps

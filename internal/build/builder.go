@@ -52,6 +52,8 @@ type builder struct {
 	steps   *workdir.Dir
 	cache   *cache.Cache // nil without one
 	written cache.Store  // the one that gets new records, or nil
+	opened  cache.Store  // that of the cache's own place, or nil
+	mounts  *mountKeeper // nil if caches of steps are not kept
 	trees   *trees
 	logins  *logins
 	secrets secrets
@@ -89,7 +91,7 @@ func open(ctx context.Context, env Env, req Request) (_ *builder, err error) {
 	if err := b.openKey(); err != nil {
 		return nil, err
 	}
-	if err := b.openCache(ctx); err != nil {
+	if err := errors.Join(b.openCache(ctx), b.openMounts(ctx)); err != nil {
 		return nil, err
 	}
 	b.engine, err = choice.New(choice.Options{

@@ -91,6 +91,9 @@ func (b *builder) openCache(ctx context.Context) error {
 			continue
 		}
 		o.Read = append(o.Read, store)
+		if s == place {
+			b.opened = store
+		}
 		if s == place && writes && !c.ReadOnly {
 			o.Write, b.written = store, store
 		}
@@ -204,7 +207,7 @@ func (c *stepCache) listed(src rootfs.Source) rootfs.Source {
 	var known atomic.Bool
 	put := func(im *layer.Image, err error) (*layer.Image, error) {
 		if err == nil && !known.Swap(true) {
-			rec := &cache.Record{Keys: []cache.Key{key}, Created: c.env.Now(), Image: c.image(), Layer: layer.Descriptor{DiffID: src.DiffID}}
+			rec := &cache.Record{Keys: []cache.Key{key}, Created: c.env.Now(), Image: c.imageName(), Layer: layer.Descriptor{DiffID: src.DiffID}}
 			c.cache.Put(rec, &cache.Listing{Index: im.Index, Small: im.AtHand()}, nil)
 		}
 		return im, err
@@ -223,14 +226,6 @@ func (c *stepCache) listed(src rootfs.Source) rootfs.Source {
 		return put(list(ctx))
 	}
 	return src
-}
-
-// image is what is built, for people who look at the cache.
-func (c *stepCache) image() string {
-	if len(c.req.Outputs.Destinations) == 0 {
-		return ""
-	}
-	return shorten(c.req.Outputs.Destinations[0])
 }
 
 // shorten leaves enough of a text to know it again.
@@ -276,7 +271,7 @@ func (c *stepCache) Get(ctx context.Context, key string) *solve.Cached {
 
 // Put implements [solve.Cache].
 func (c *stepCache) Put(s *solve.Cached, keys []string) {
-	rec := &cache.Record{Created: s.Created, What: shorten(s.Text), Image: c.image(), Layer: s.Layer.Descriptor, Content: s.Layer.Content, Inputs: cache.Key(s.Inputs), Exact: cache.Key(s.Exact)}
+	rec := &cache.Record{Created: s.Created, What: shorten(s.Text), Image: c.imageName(), Layer: s.Layer.Descriptor, Content: s.Layer.Content, Inputs: cache.Key(s.Inputs), Exact: cache.Key(s.Exact)}
 	c.mu.Lock()
 	for _, k := range keys {
 		rec.Keys = append(rec.Keys, c.key(k))

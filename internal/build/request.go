@@ -62,6 +62,8 @@ type Request struct {
 	Registry Registry
 	Cache    Cache
 	Bases    Bases
+	// CacheMounts says where the caches of steps are kept.
+	CacheMounts CacheMounts
 	// WorkDir is where state lives; empty means to find a place.
 	WorkDir string
 	// Format is "docker" or "oci"; empty leaves the choice to the base image, unless something needs OCI's.

@@ -49,7 +49,7 @@ func (c *command) request(vs *values, operands []string) (build.Request, error) 
 	if req.ShmSizeBytes, err = sizeBytes(vs.str("shm-size")); err != nil {
 		errs = append(errs, fmt.Errorf("--shm-size: %w", err))
 	}
-	req.Cache, err = cacheOf(vs)
+	req.Cache, req.CacheMounts, err = cacheOf(vs)
 	errs = append(errs, err, c.mounts(vs, &req), takeGit(vs, &req))
 	plan, err := c.outputPlan(vs)
 	if err != nil {
@@ -81,17 +81,20 @@ func (c *command) printPlan(p *outputPlan) (bool, error) {
 	return yes, err
 }
 
-func cacheOf(vs *values) (build.Cache, error) {
+func cacheOf(vs *values) (build.Cache, build.CacheMounts, error) {
 	out := build.Cache{
 		Enabled: vs.bool("cache"), Repository: vs.str("cache-repo"), Sources: vs.list("cache-from"), TTL: vs.duration("cache-ttl"), Patience: vs.duration("cache-timeout"),
 		ReadOnly: vs.bool("no-push-cache"), SkipRuns: !vs.bool("cache-run-layers"), Copies: vs.bool("cache-copy-layers"),
 		SkipCopies: len(vs.list("cache-copy-layers")) > 0 && !vs.bool("cache-copy-layers"),
 	}
-	var err error
-	if out.SizeBytes, err = sizeBytes(vs.str("cache-size")); err != nil {
-		return out, fmt.Errorf("--cache-size: %w", err)
+	mounts := build.CacheMounts{Place: vs.str("cache-mounts")}
+	for name, size := range map[string]*int64{"cache-size": &out.SizeBytes, "cache-mounts-size": &mounts.SizeBytes} {
+		var err error
+		if *size, err = sizeBytes(vs.str(name)); err != nil {
+			return out, mounts, fmt.Errorf("--%s: %w", name, err)
+		}
 	}
-	return out, nil
+	return out, mounts, nil
 }
 
 // basesOf is the directory of base images: kaniko's, which needs --cache, or one that was asked for.

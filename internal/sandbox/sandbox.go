@@ -25,6 +25,13 @@ type Engine interface {
 	Close() error
 }
 
+// CacheReader is an engine that can say what became of a cache.
+type CacheReader interface {
+	// CacheChanges is what steps changed in the cache with this ID since it was made: the difference to what it had at first.
+	// It is read while no step uses the cache. If there is none, reading is an error that Is fs.ErrNotExist.
+	CacheChanges(id string) layer.Changes
+}
+
 // Outcome is what a successful step left behind.
 type Outcome interface {
 	// Changes is what the step changed. It must be read before Keep and Close.
@@ -122,6 +129,8 @@ type Cache struct {
 	// Lowers are what is in it at first. Without them it is an empty directory with Mode, UID and GID.
 	Lowers         []rootfs.Lower
 	Mode, UID, GID uint32
+	// Owned says that Mode, UID and GID are those of its top directory also if there are Lowers, which cannot say them.
+	Owned bool
 	// Path is what of the cache the step sees, as in Bind: a directory, or a file. It exists.
 	Path string
 }

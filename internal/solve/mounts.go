@@ -109,15 +109,21 @@ func (s *solver) cache(ctx context.Context, m *plan.CacheMount, id string) (*san
 	if c.Path == "" {
 		c.Path = "."
 	}
+	var first *rootfs.Stack
 	switch {
 	case m.Owner != nil:
 		c.Mode, c.UID, c.GID = m.Owner.Mode, m.Owner.UID, m.Owner.GID
 	case m.From != nil:
 		var err error
-		if c.Lowers, c.Path, err = s.files(ctx, *m.From, m.Path); err != nil {
+		if first, c.Path, err = s.filesOf(ctx, *m.From, m.Path); err != nil {
 			return nil, err
 		}
 	}
+	if s.parts.CacheMounts != nil {
+		first = s.parts.CacheMounts.First(ctx, &FirstRequest{ID: id, Shared: m.Sharing == plan.SharingShared, Below: first})
+		c.Owned = m.From == nil || m.Owner != nil
+	}
+	c.Lowers = first.Lowers()
 	return c, nil
 }
 
@@ -211,8 +217,14 @@ func (s *solver) bind(ctx context.Context, m *plan.BindMount) (*sandbox.Bind, er
 	return &sandbox.Bind{Lowers: lowers, Path: path}, nil
 }
 
-// files is the stack of layers that path of f is in, and its literal path there.
+// files are the layers that path of f is in, and its literal path there.
 func (s *solver) files(ctx context.Context, f plan.From, path string) ([]rootfs.Lower, string, error) {
+	stack, at, err := s.filesOf(ctx, f, path)
+	return stack.Lowers(), at, err
+}
+
+// filesOf is files as a stack.
+func (s *solver) filesOf(ctx context.Context, f plan.From, path string) (*rootfs.Stack, string, error) {
 	from, name, err := s.from(ctx, f)
 	if err != nil {
 		return nil, "", err
@@ -228,7 +240,7 @@ func (s *solver) files(ctx context.Context, f plan.From, path string) ([]rootfs.
 	if err != nil {
 		return nil, "", err
 	}
-	return stack.Lowers(), at, nil
+	return stack, at, nil
 }
 
 // sources are the stages that op reads.

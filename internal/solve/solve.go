@@ -79,6 +79,23 @@ type Layer struct {
 	Repositories []string
 }
 
+// CacheMounts keeps the caches of RUN --mount=type=cache for other builds.
+type CacheMounts interface {
+	// First returns what a cache holds when it is first used: Below, and on top of that what earlier builds left. It is asked
+	// when a step runs that needs it, from many goroutines, and waits until all of it is there. It never fails.
+	First(ctx context.Context, r *FirstRequest) *rootfs.Stack
+}
+
+// FirstRequest says which cache is meant.
+type FirstRequest struct {
+	// ID is the engine's name of the cache, which is the same in builds that mean the same cache.
+	ID string
+	// Shared says that steps may use the cache at the same time.
+	Shared bool
+	// Below is what the Dockerfile says that is in it at first; nil for nothing.
+	Below *rootfs.Stack
+}
+
 // Parts is what a solver needs from the rest of the program.
 type Parts struct {
 	Bases Bases
@@ -101,6 +118,8 @@ type Parts struct {
 	Latest *time.Time
 	// Cache keeps what steps make; nil for none.
 	Cache Cache
+	// CacheMounts keeps what steps leave in their caches; nil for none.
+	CacheMounts CacheMounts
 	// ReadsResult says that the files of the results are going to be read, not only pushed.
 	ReadsResult bool
 	// Jobs bounds how many steps run at the same time; at least 1.

@@ -6,13 +6,17 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
+	"io/fs"
 	"os"
 	"slices"
 	"sync"
 
+	"hako/internal/layer"
 	"hako/internal/sandbox"
 	"hako/internal/sandbox/native"
 	"hako/internal/sandbox/sentry"
+	"hako/internal/tree"
 )
 
 // Mode says which engine is wanted.
@@ -65,7 +69,10 @@ type Engine struct {
 	refused error
 }
 
-var _ sandbox.Engine = (*Engine)(nil)
+var (
+	_ sandbox.Engine      = (*Engine)(nil)
+	_ sandbox.CacheReader = (*Engine)(nil)
+)
 
 var errClosed = errors.New("the sandbox engine is closed")
 
@@ -99,6 +106,30 @@ func (e *Engine) Run(ctx context.Context, step *sandbox.Step) (sandbox.Outcome, 
 		return nil, err
 	}
 	return s.Run(ctx, step)
+}
+
+// CacheChanges implements [sandbox.CacheReader]. Of a cache that steps of both engines used, the native one's counts.
+func (e *Engine) CacheChanges(id string) layer.Changes { return &either{engine: e, id: id} }
+
+// either reads the cache of the engine that has it.
+type either struct {
+	engine *Engine
+	id     string
+}
+
+// Each implements [layer.Changes].
+func (c *either) Each(ctx context.Context, fn func(tree.Entry, io.Reader) error) error {
+	c.engine.mu.Lock()
+	n, s := c.engine.native, c.engine.sentry
+	c.engine.mu.Unlock()
+	err := fmt.Errorf("cache %s: %w", c.id, fs.ErrNotExist)
+	if n != nil {
+		err = n.CacheChanges(c.id).Each(ctx, fn)
+	}
+	if s != nil && errors.Is(err, fs.ErrNotExist) {
+		err = s.CacheChanges(c.id).Each(ctx, fn)
+	}
+	return err
 }
 
 // Close implements [sandbox.Engine].

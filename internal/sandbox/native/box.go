@@ -108,7 +108,7 @@ var errBadRequest = errors.New("request makes no sense")
 
 // boot readies the child: from then on it sees nothing of the host but its data directory.
 func boot(options []byte, files []*os.File) (remote.Kernel, error) {
-	b := &box{lowers: lowers{byID: map[string]*lower{}}, caches: caches{byID: map[string]string{}}, steps: map[*step]struct{}{}}
+	b := &box{lowers: lowers{byID: map[string]*lower{}}, caches: caches{byID: map[string]*cache{}}, steps: map[*step]struct{}{}}
 	if err := json.Unmarshal(options, &b.options); err != nil || len(files) > 1 {
 		child.CloseAll(files)
 		return nil, fmt.Errorf("boot: %w", errors.Join(err, errBadRequest))

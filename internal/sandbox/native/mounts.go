@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"net"
 	"os"
 	"strconv"
@@ -11,6 +12,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"hako/internal/layer"
 	"hako/internal/sandbox/remote"
 	"hako/internal/tree"
 )
@@ -140,15 +142,21 @@ func (b *box) newUpper(name, below string) (upper, work string, err error) {
 // caches are the trees that outlive steps, by ID. They live as long as the child.
 type caches struct {
 	mu   sync.Mutex // guards byID; held while a cache is made
-	byID map[string]string
+	byID map[string]*cache
+}
+
+// cache is one of them: where it is seen, what steps wrote, and what it had at first.
+type cache struct {
+	root, upper string
+	lowers      []string
 }
 
 // openCache shows a part of a cache, which readyCaches made.
 func (s *step) openCache(src *source) error {
 	s.box.caches.mu.Lock()
-	root := s.box.caches.byID[src.Cache.ID]
+	c := s.box.caches.byID[src.Cache.ID]
 	s.box.caches.mu.Unlock()
-	err := src.open(root, src.Cache.First.Path)
+	err := src.open(c.root, src.Cache.First.Path)
 	if isNotExist(err) {
 		return &remote.StartError{Reason: fmt.Sprintf("mount %s: the cache has no /%s", src.Target, src.Cache.First.Path)}
 	}
@@ -161,44 +169,74 @@ func (b *box) readyCaches(mounts []remote.StepMount) error {
 	defer b.caches.mu.Unlock()
 	for i := range mounts {
 		c := mounts[i].Cache
-		if c == nil || b.caches.byID[c.ID] != "" {
+		if c == nil || b.caches.byID[c.ID] != nil {
 			continue
 		}
-		root, err := b.newCache(c)
+		made, err := b.newCache(c)
 		if err != nil {
 			return fmt.Errorf("make cache %s: %w", c.ID, err)
 		}
-		b.caches.byID[c.ID] = root
+		b.caches.byID[c.ID] = made
 	}
 	return nil
 }
 
-func (b *box) newCache(c *remote.Cache) (string, error) {
+func (b *box) newCache(c *remote.Cache) (*cache, error) {
 	dirs, err := b.stack(c.First.Lowers)
 	if err != nil {
-		return "", err
+		return nil, err
 	}
 	n := b.next()
 	upper, work, err := b.newUpper(n, dirs[0])
 	if err != nil {
-		return "", err
+		return nil, err
 	}
-	if len(c.First.Lowers) == 0 {
+	if len(c.First.Lowers) == 0 || c.Owned {
 		if err := unix.Chown(upper, int(c.UID), int(c.GID)); err != nil {
-			return "", ownerError(c.UID, c.GID, err)
+			return nil, ownerError(c.UID, c.GID, err)
 		}
 		if err := unix.Chmod(upper, c.Mode); err != nil {
-			return "", fmt.Errorf("set mode: %w", err)
+			return nil, fmt.Errorf("set mode: %w", err)
 		}
 		if err := unix.UtimesNanoAt(unix.AT_FDCWD, upper, nil, 0); err != nil {
-			return "", fmt.Errorf("set times: %w", err)
+			return nil, fmt.Errorf("set times: %w", err)
 		}
 	}
 	root := dirViews + "/c" + n
 	if err := unix.Mkdir(root, 0o755); err != nil {
-		return "", fmt.Errorf("make a directory: %w", err)
+		return nil, fmt.Errorf("make a directory: %w", err)
 	}
-	return root, b.overlay.mount(root, dirs, upper, work)
+	return &cache{root: root, upper: upper, lowers: dirs}, b.overlay.mount(root, dirs, upper, work)
+}
+
+// CacheChanges implements [remote.Kernel].
+func (b *box) CacheChanges(id string, write func(layer.Changes) error) error {
+	b.caches.mu.Lock()
+	c := b.caches.byID[id]
+	b.caches.mu.Unlock()
+	if c == nil {
+		return fmt.Errorf("cache %s: %w", id, fs.ErrNotExist)
+	}
+	upper, err := openDirTree(c.upper)
+	if err != nil {
+		return err
+	}
+	defer upper.close()
+	upper.opaque = b.overlay.opaque
+	lower := b.lazyView(c.lowers)
+	defer lower.close()
+	return write(layer.Diff(upper, lower))
+}
+
+// lazyView is what lowers show together.
+func (b *box) lazyView(lowers []string) *lazyTree {
+	return &lazyTree{open: func() (*dirTree, error) {
+		f, err := b.view(lowers)
+		if err != nil {
+			return nil, err
+		}
+		return newDirTree(f), nil
+	}}
 }
 
 // dropCaches unmounts all caches.
@@ -206,8 +244,8 @@ func (b *box) dropCaches() error {
 	b.caches.mu.Lock()
 	defer b.caches.mu.Unlock()
 	var errs []error
-	for id, root := range b.caches.byID {
-		if err := unix.Unmount(root, unix.MNT_DETACH); err != nil {
+	for id, c := range b.caches.byID {
+		if err := unix.Unmount(c.root, unix.MNT_DETACH); err != nil {
 			errs = append(errs, fmt.Errorf("unmount cache %s: %w", id, err))
 		}
 	}

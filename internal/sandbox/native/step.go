@@ -249,13 +249,7 @@ func (s *step) Changes(write func(layer.Changes) error) error {
 	var sockets []string
 	upper.opaque = s.box.overlay.opaque
 	upper.socket = func(p string) { sockets = append(sockets, p) }
-	lower := &lazyTree{open: func() (*dirTree, error) {
-		f, err := s.box.view(s.lowers)
-		if err != nil {
-			return nil, err
-		}
-		return newDirTree(f), nil
-	}}
+	lower := s.box.lazyView(s.lowers)
 	defer lower.close()
 	if err := write(layer.Diff(upper, lower)); err != nil {
 		return err

@@ -8,13 +8,18 @@ package remote
 import (
 	"context"
 	"errors"
+	"fmt"
+	"io"
+	"io/fs"
 	"sync"
 
 	"golang.org/x/sync/errgroup"
 
+	"hako/internal/layer"
 	"hako/internal/rootfs"
 	"hako/internal/sandbox"
 	"hako/internal/sandbox/child"
+	"hako/internal/tree"
 )
 
 const openLowers = 4 // lowers that are made ready at the same time for one step
@@ -44,7 +49,10 @@ type Engine struct {
 	closed bool
 }
 
-var _ sandbox.Engine = (*Engine)(nil)
+var (
+	_ sandbox.Engine      = (*Engine)(nil)
+	_ sandbox.CacheReader = (*Engine)(nil)
+)
 
 // ErrClosed is the error of a step for which the engine has no time left.
 var ErrClosed = errors.New("the sandbox engine is closed")
@@ -134,6 +142,24 @@ func (e *Engine) Run(ctx context.Context, step *sandbox.Step) (sandbox.Outcome, 
 		return nil, err
 	}
 	return out, nil
+}
+
+// CacheChanges implements [sandbox.CacheReader].
+func (e *Engine) CacheChanges(id string) layer.Changes {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if e.child == nil {
+		return noChanges{}
+	}
+	return &changes{e.child, Request{CacheChanges: &CacheID{ID: id}}}
+}
+
+// noChanges are those of a cache where no child ever ran.
+type noChanges struct{}
+
+// Each implements [layer.Changes].
+func (noChanges) Each(context.Context, func(tree.Entry, io.Reader) error) error {
+	return fmt.Errorf("there is no sandbox: %w", fs.ErrNotExist)
 }
 
 func (e *Engine) try(ctx context.Context, j *job) (*outcome, error) {

@@ -28,6 +28,7 @@ type Cache struct {
 	ID             string
 	First          Bind
 	Mode, UID, GID uint32
+	Owned          bool
 }
 
 // Socket is a sandbox.Socket; see [Run.Connect].
@@ -49,7 +50,7 @@ func newJob(step *sandbox.Step) (*job, error) {
 			s.Bind = j.bind(src)
 		case *sandbox.Cache:
 			s.Cache = &Cache{
-				ID: src.ID, First: *j.bind(&sandbox.Bind{Lowers: src.Lowers, Path: src.Path}), Mode: src.Mode, UID: src.UID, GID: src.GID,
+				ID: src.ID, First: *j.bind(&sandbox.Bind{Lowers: src.Lowers, Path: src.Path}), Mode: src.Mode, UID: src.UID, GID: src.GID, Owned: src.Owned,
 			}
 		case *sandbox.Tmpfs:
 			s.Tmpfs = src

@@ -15,8 +15,10 @@ type Request struct {
 	Run     *Run
 	Kill    *StepID
 	Changes *StepID
-	Keep    *Keep
-	Release *StepID
+	// CacheChanges asks for what became of a cache. A descriptor comes with it: the pipe to write that to.
+	CacheChanges *CacheID
+	Keep         *Keep
+	Release      *StepID
 	// Stop asks the child to end all steps and to remove what they have left; it takes no more of them.
 	Stop bool
 	// Check asks the child to try what it must not be able to do.
@@ -58,6 +60,11 @@ type StepID struct {
 	Step uint64
 }
 
+// CacheID names a cache.
+type CacheID struct {
+	ID string
+}
+
 // Keep makes the upper of a step the lower ID.
 type Keep struct {
 	Step uint64
@@ -69,6 +76,8 @@ type Response struct {
 	Exit Exit
 	// Unsupported is what the child cannot do, if it has to give up for that.
 	Unsupported string
+	// Missing says that there is no such cache.
+	Missing bool
 	// Report answers Check.
 	Report []string
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"slices"
 	"sync"
@@ -22,6 +23,8 @@ type Kernel interface {
 	Mount(id string, image *os.File, patch *rootfs.Patch) error
 	// NewStep makes a step without doing anything yet.
 	NewStep(req *Run) Step
+	// CacheChanges calls write with what steps changed in a cache; an error Is fs.ErrNotExist if there is none.
+	CacheChanges(id string, write func(layer.Changes) error) error
 	// Stop ends all steps and removes what they have left. No more of them come.
 	Stop() error
 	// Check tries what the child must not be able to do, and returns a line for each thing that it could.
@@ -112,6 +115,8 @@ func (s *server) handle(req *Request, files []*os.File, res *Response) error {
 		return s.run(req.Run, files, res)
 	case req.Changes != nil && len(files) == 1:
 		return s.changes(req.Changes.Step, files[0])
+	case req.CacheChanges != nil && len(files) == 1:
+		return s.cacheChanges(req.CacheChanges.ID, files[0], res)
 	}
 	child.CloseAll(files)
 	switch {
@@ -214,6 +219,18 @@ func (s *server) changes(id uint64, w *os.File) (err error) {
 		}
 		return nil
 	})
+}
+
+// cacheChanges writes what became of a cache to w, which it takes over.
+func (s *server) cacheChanges(id string, w *os.File, res *Response) error {
+	err := s.kernel.CacheChanges(id, func(c layer.Changes) error {
+		if err := layer.Encode(context.Background(), w, c); err != nil {
+			return fmt.Errorf("send the changes of cache %s: %w", id, err)
+		}
+		return nil
+	})
+	res.Missing = errors.Is(err, fs.ErrNotExist)
+	return errors.Join(err, w.Close())
 }
 
 // note remembers an entry whose time was changed on its way to the builder.

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
 	"slices"
 	"sync"
@@ -199,7 +200,9 @@ type outcome struct {
 var _ sandbox.Outcome = (*outcome)(nil)
 
 // Changes implements [sandbox.Outcome].
-func (o *outcome) Changes() layer.Changes { return &changes{o} }
+func (o *outcome) Changes() layer.Changes {
+	return &changes{o.handle, Request{Changes: &StepID{Step: o.step}}}
+}
 
 // Keep implements [sandbox.Outcome]. It does nothing if the child is gone: then the lower is opened when it is needed.
 func (o *outcome) Keep(id digest.Digest) error {
@@ -230,8 +233,11 @@ func (o *outcome) Close() error {
 	return nil
 }
 
-// changes reads what a step changed from the child.
-type changes struct{ outcome *outcome }
+// changes reads from the child what a request asks for: the changes of a step or of a cache.
+type changes struct {
+	handle  *handle
+	request Request
+}
 
 // Each implements [layer.Changes].
 func (c *changes) Each(ctx context.Context, fn func(tree.Entry, io.Reader) error) error {
@@ -246,8 +252,11 @@ func (c *changes) Each(ctx context.Context, fn func(tree.Entry, io.Reader) error
 	defer stop()
 	sent := make(chan error, 1)
 	go func() {
-		_, err := c.outcome.handle.Call(context.WithoutCancel(ctx), Request{Changes: &StepID{Step: c.outcome.step}}, w)
+		res, err := c.handle.Call(context.WithoutCancel(ctx), c.request, w)
 		_ = w.Close()
+		if err != nil && res != nil && res.Missing {
+			err = fmt.Errorf("%w: %w", fs.ErrNotExist, err)
+		}
 		sent <- err
 	}()
 	err = layer.Decode(r).Each(ctx, fn)
@@ -257,7 +266,7 @@ func (c *changes) Each(ctx context.Context, fn func(tree.Entry, io.Reader) error
 		return cause
 	}
 	var crash *child.CrashError
-	if errors.As(serr, &crash) {
+	if errors.As(serr, &crash) || errors.Is(serr, fs.ErrNotExist) {
 		return fmt.Errorf("read the changes: %w", serr)
 	}
 	if err == nil {

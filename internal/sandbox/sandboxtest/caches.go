@@ -1,10 +1,15 @@
 package sandboxtest
 
 import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"strings"
 	"sync"
 	"testing"
 
 	"hako/internal/sandbox"
+	"hako/internal/tree"
 )
 
 // cache is an empty cache that no other case has.
@@ -62,6 +67,59 @@ func cacheCases() cases {
 				})
 			}
 			wg.Wait()
+		},
+	}
+}
+
+// cacheChanges reads what became of a cache, as lines of path and kind, sorted.
+func (b *bed) cacheChanges(t *testing.T, id string) string {
+	t.Helper()
+	reader, ok := b.engine.(sandbox.CacheReader)
+	if !ok {
+		t.Fatal("the engine cannot tell what became of caches")
+	}
+	got, err := collect(t.Context(), reader.CacheChanges(id))
+	if err != nil {
+		t.Fatal(err)
+	}
+	var out strings.Builder
+	for _, e := range got {
+		if e.Kind != tree.Dir {
+			fmt.Fprintf(&out, "%s %d %d:%d %o\n", e.Path, e.Kind, e.UID, e.GID, e.Mode)
+		}
+	}
+	return out.String()
+}
+
+// keptCacheCases are about what is kept of caches.
+func keptCacheCases() cases {
+	return cases{
+		"changes of a cache": func(t *testing.T, b *bed) {
+			c := cache(t)
+			b.mounted(t, one("/mnt", c), "write", "/mnt/x", "1", ";", "chown", "/mnt/x", "3", "4", ";", "write", "/mnt/y", "1").succeeds(t)
+			b.mounted(t, one("/mnt", c), "rm", "/mnt/y", ";", "write", "/mnt/z", "1").succeeds(t)
+			if got, want := b.cacheChanges(t, c.ID), fmt.Sprintf("x %d 3:4 644\nz %[1]d 0:0 644\n", tree.Regular); got != want {
+				t.Errorf("got\n%swant\n%s", got, want)
+			}
+		},
+		"changes of a cache with files": func(t *testing.T, b *bed) {
+			c := &sandbox.Cache{ID: t.Name(), Lowers: b.other(t).Lowers(), Path: ".", Owned: true, Mode: 0o711, UID: 5, GID: 6}
+			r := b.mounted(t, one("/mnt", c), "rm", "/mnt/src/one", ";", "write", "/mnt/src/sub/new", "1", ";", "stat", "/mnt").succeeds(t)
+			wantOut(t, r, "/mnt 040711 5:6 0,0\n")
+			want := fmt.Sprintf("src/one %d 0:0 0\nsrc/sub/new %d 0:0 644\n", tree.Whiteout, tree.Regular)
+			if got := b.cacheChanges(t, c.ID); got != want {
+				t.Errorf("got\n%swant\n%s", got, want)
+			}
+		},
+		"changes of a cache that there is not": func(t *testing.T, b *bed) {
+			b.mounted(t, one("/mnt", cache(t)), "echo").succeeds(t) // the sandbox runs
+			reader, ok := b.engine.(sandbox.CacheReader)
+			if !ok {
+				t.Fatal("the engine cannot tell what became of caches")
+			}
+			if _, err := collect(t.Context(), reader.CacheChanges("no such cache")); !errors.Is(err, fs.ErrNotExist) {
+				t.Errorf("%v", err)
+			}
 		},
 	}
 }

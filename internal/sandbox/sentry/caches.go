@@ -9,6 +9,7 @@ import (
 
 	"gvisor.dev/gvisor/pkg/sentry/vfs"
 
+	"hako/internal/layer"
 	"hako/internal/sandbox/remote"
 	"hako/internal/tree"
 )
@@ -23,6 +24,8 @@ type caches struct {
 type cache struct {
 	// upper holds what steps wrote, over the files that the cache began with; root is both.
 	upper, root vfs.VirtualDentry
+	// lowers are what it began with; none if it was empty.
+	lowers []vfs.VirtualDentry
 }
 
 // openCache makes s show its part of a cache, which is made if it is not there.
@@ -58,9 +61,7 @@ func (b *box) newCache(req *remote.Cache) (*cache, error) {
 		if err != nil {
 			return nil, err
 		}
-		now := b.kernel.RealtimeClock().Now()
-		e := tree.Entry{Path: ".", Kind: tree.Dir, Mode: req.Mode, UID: req.UID, GID: req.GID, ModTime: time.Unix(0, now.Nanoseconds())}
-		if err := b.setMetadata(at(root, ""), &e); err != nil {
+		if err := b.own(root, req); err != nil {
 			b.unmount(root)
 			return nil, err
 		}
@@ -79,5 +80,40 @@ func (b *box) newCache(req *remote.Cache) (*cache, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &cache{upper: upper, root: rootOf(m)}, nil
+	c := &cache{upper: upper, root: rootOf(m), lowers: roots}
+	if req.Owned {
+		err = b.own(c.root, req)
+	}
+	return c, err
+}
+
+// own gives a cache's top directory the owner and mode that it is to have.
+func (b *box) own(root vfs.VirtualDentry, req *remote.Cache) error {
+	now := b.kernel.RealtimeClock().Now()
+	e := tree.Entry{Path: ".", Kind: tree.Dir, Mode: req.Mode, UID: req.UID, GID: req.GID, ModTime: time.Unix(0, now.Nanoseconds())}
+	return b.setMetadata(at(root, ""), &e)
+}
+
+// CacheChanges implements [remote.Kernel].
+func (b *box) CacheChanges(id string, write func(layer.Changes) error) error {
+	b.caches.mu.Lock()
+	c := b.caches.byID[id]
+	b.caches.mu.Unlock()
+	if c == nil {
+		return fmt.Errorf("cache %s: %w", id, fs.ErrNotExist)
+	}
+	below, err := b.below(c)
+	if err != nil {
+		return err
+	}
+	defer b.unmount(below)
+	return write(layer.Diff(&vfsTree{box: b, root: c.upper}, &vfsTree{box: b, root: below}))
+}
+
+// below is what a cache began with. The caller unmounts it.
+func (b *box) below(c *cache) (vfs.VirtualDentry, error) {
+	if len(c.lowers) == 0 {
+		return b.emptyTree()
+	}
+	return b.merged(c.lowers)
 }
