@@ -144,7 +144,7 @@ func (o *opener) gitSpec() (*gittree.Spec, error) {
 	}
 	g := o.req.Git
 	s := &gittree.Spec{
-		Remote: ref.Remote, Ref: ref.Ref, Subdir: ref.SubDir, Checksum: ref.Checksum, FetchByCommit: ref.FetchByCommit,
+		Remote: ref.Remote, Ref: ref.Ref, Subdir: strings.Trim(path.Join("/", ref.SubDir), "/"), Checksum: ref.Checksum, FetchByCommit: ref.FetchByCommit,
 		CommitTimes: g.CommitTimes || ref.MTime == "commit", LFS: !g.KeepPointers,
 		KeepGitDir:     g.KeepDir || ref.KeepGitDir != nil && *ref.KeepGitDir,
 		SkipSubmodules: kaniko,
