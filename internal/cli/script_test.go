@@ -65,6 +65,7 @@ func realMain() int {
 //	digest REF                prints the digest that the registry has for REF
 //	times REF                 prints the times of an image, of its history and of the files in its layers
 //	minibase REF              pushes the small base image, which has a shell; skips where there is no go command
+//	gitserver DIR             serves a commit of DIR as https://$GIT/r.git, for the user u with the password p; ca.pem is its authority
 func TestScript(t *testing.T) {
 	t.Parallel()
 	testscript.Run(t, testscript.Params{
@@ -80,7 +81,7 @@ func TestScript(t *testing.T) {
 		},
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
 			"exits": exits, "times": printTimes, "image": printImage, "digest": printDigest, "index": printIndex,
-			"media": printMedia, "annotations": printAnnotations, "history": printHistory, "minibase": minibaseCommand(t),
+			"media": printMedia, "annotations": printAnnotations, "history": printHistory, "minibase": minibaseCommand(t), "gitserver": gitServer(t),
 		},
 		RequireExplicitExec: true,
 		UpdateScripts:       *update,
