@@ -181,7 +181,7 @@ func (u *unpacker) all() error {
 
 // damaged gives an error about the archive as a whole its words.
 func (u *unpacker) damaged(err error) error {
-	if u.in.total < blockSize && errors.Is(err, io.ErrUnexpectedEOF) || u.in.total == blockSize && errors.Is(err, tar.ErrHeader) {
+	if u.in.total < blockSize && errors.Is(err, io.ErrUnexpectedEOF) && !u.in.failed || u.in.total == blockSize && errors.Is(err, tar.ErrHeader) {
 		return ErrNoArchive
 	}
 	if errors.Is(err, io.ErrUnexpectedEOF) {

@@ -134,6 +134,8 @@ type tail struct {
 	zeros   int64
 	marked  bool
 	garbage int64
+	// failed says that the stream itself ended with an error.
+	failed bool
 }
 
 // Read reads on. It returns the context's cause once that has ended.
@@ -142,6 +144,7 @@ func (t *tail) Read(p []byte) (int, error) {
 		return 0, context.Cause(t.ctx)
 	}
 	n, err := t.r.Read(p)
+	t.failed = t.failed || err != nil && err != io.EOF //nolint:errorlint // a Reader returns it as it is
 	t.total += int64(n)
 	last := n
 	for last > 0 && p[last-1] == 0 {

@@ -56,7 +56,8 @@ func (p *pattern) match(path string) (bool, error) {
 	case p.glob != nil:
 		return p.glob.match(path), nil
 	}
-	return p.slow.MatchesUsingParentResult(path, false) //nolint:staticcheck // it looks at this path alone, as it should
+	//lint:ignore SA1019 it looks at this path alone, as it should
+	return p.slow.MatchesUsingParentResult(path, false) //nolint:staticcheck // likewise
 }
 
 // glob is a pattern as an automaton whose states are bits: bit i is set while the first i characters of the pattern have been
@@ -146,6 +147,7 @@ const (
 // between says whether the token takes no character of its own.
 func (t token) between() bool { return t.kind >= starToken }
 
+// scanGlob splits a pattern. ok is false if it has what is left to regular expressions: classes, and what patternmatcher
 // scanGlob splits a pattern. ok is false if it has what is left to regular expressions: classes, and what patternmatcher
 // hands on to them as it is.
 func scanGlob(text string) (tokens []token, ok bool) {

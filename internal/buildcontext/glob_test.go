@@ -32,6 +32,7 @@ func FuzzPattern(f *testing.F) {
 			t.Fatal(err)
 		}
 		got, err := p.match(path)
+		//lint:ignore SA1019 this path alone
 		want, wantErr := pm.MatchesUsingParentResult(path, false) //nolint:staticcheck // this path alone
 		if got != want || (err == nil) != (wantErr == nil) {
 			t.Errorf("%q, %q: %v, %v; want %v, %v (%+v)", text, path, got, err, want, wantErr, p)

@@ -132,12 +132,14 @@ func (o *opener) explainArchive(ctx context.Context, from *object, err error) er
 	}
 	e := &diag.Error{What: fmt.Sprintf("unpack %s %s", o.req.Title, from.name), Cause: err}
 	var needed *archive.NeededError
+	var failed readError
 	switch {
 	case errors.As(err, &needed):
 		e.Hint = "Put the ignore file at the start of the archive, or give the archive as a file: tar:///path."
 	case errors.Is(err, syscall.ENOSPC):
 		e.Hint = "Free space in the work directory, or choose another place with --kaniko-dir."
-	case errors.As(err, new(readError)):
+	case errors.As(err, &failed):
+		e.Cause = failed.error
 		e.What = fmt.Sprintf("read %s %s", o.req.Title, from.name)
 	case errors.Is(err, archive.ErrTooMuch) && o.MaxBytes > 0:
 		e.Hint = "Mount a volume at /tmp or /kaniko: there is only memory to unpack into, and not enough of it."
