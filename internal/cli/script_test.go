@@ -4,14 +4,17 @@ import (
 	"archive/tar"
 	"bytes"
 	"context"
+	"encoding/pem"
 	"errors"
 	"fmt"
 	"io"
 	"log"
+	"net/http"
 	"net/http/httptest"
 	"os"
 	"os/exec"
 	"path"
+	"path/filepath"
 	"runtime"
 	"sort"
 	"strings"
@@ -53,7 +56,7 @@ func realMain() int {
 }
 
 // TestScript runs testdata/script. Each script has a registry of its own at $REG with the image base:1, which holds
-// /etc/os-release of 0:0 and has the variable BASE=1; besides testscript's commands there are:
+// /etc/os-release of 0:0 and has the variable BASE=1, and its directory is served by https at $WEB; besides testscript's commands there are:
 //
 //	exits CODE PROGRAM ARG…   runs a program and checks its exit code
 //	image REF                 prints the files of an image as "type mode uid:gid path [-> link]", and its config's Env, Cmd, Labels
@@ -75,6 +78,9 @@ func TestScript(t *testing.T) {
 			e.Defer(server.Close)
 			host := strings.TrimPrefix(server.URL, "http://")
 			e.Setenv("REG", host)
+			if err := serveFiles(e); err != nil {
+				return err
+			}
 			e.Setenv("NO_COLOR", "1")
 			e.Setenv("HOME", e.WorkDir)
 			return pushBase(host + "/base:1")
@@ -86,6 +92,26 @@ func TestScript(t *testing.T) {
 		RequireExplicitExec: true,
 		UpdateScripts:       *update,
 	})
+}
+
+// serveFiles serves the script's directory at $WEB by https, with a certificate of the authority $WEB_CA; what is below
+// private needs the user me with the password secret.
+func serveFiles(e *testscript.Env) error {
+	files := http.FileServer(http.Dir(e.WorkDir))
+	server := httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if user, password, _ := r.BasicAuth(); strings.HasPrefix(r.URL.Path, "/private/") && user+password != "mesecret" {
+			http.Error(w, "who are you", http.StatusUnauthorized)
+			return
+		}
+		files.ServeHTTP(w, r)
+	}))
+	server.Config.ErrorLog = log.New(io.Discard, "", 0)
+	server.StartTLS()
+	e.Defer(server.Close)
+	e.Setenv("WEB", server.URL)
+	ca := filepath.Join(e.WorkDir, ".web-ca.pem")
+	e.Setenv("WEB_CA", ca)
+	return os.WriteFile(ca, pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: server.Certificate().Raw}), 0o600)
 }
 
 func pushBase(refName string) error {
