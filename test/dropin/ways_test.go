@@ -37,84 +37,12 @@ func testReadme(t *testing.T, f *fixture) {
 	f.checkTree(t, ref)
 }
 
-// testPod has the arguments and mounts of the tutorial's pod: a volume with the context, in which the Dockerfile has another
-// name, and the secret regcred, which the kubelet mounts as links to a directory of its own.
-func testPod(t *testing.T, f *fixture) {
-	for _, w := range wrappings() {
-		t.Run(w.name, func(t *testing.T) {
-			t.Parallel()
-			ref := f.registry.Addr + "/pod:" + w.name
-			volume := f.write(t, map[string]string{"dockerfile": f.dockerfile(), "hello.txt": "hello\n"})
-			secret := f.write(t, map[string]string{"..2026_11_23/config.json": f.dockerConfig()})
-			for link, to := range map[string]string{"..data": "..2026_11_23", "config.json": "..data/config.json"} {
-				if err := os.Symlink(to, filepath.Join(secret, link)); err != nil {
-					t.Fatal(err)
-				}
-			}
-			args := append([]string{"-v", volume + ":/workspace", "-v", secret + ":/kaniko/.docker:ro"}, w.flags...)
-			succeed(t, nil, append(args, f.images[w.image], "--dockerfile=/workspace/dockerfile", "--context=dir://workspace", "--destination="+ref)...)
-			f.checkTree(t, ref)
-		})
-	}
-}
-
-// testGitLab runs a job's script as GitLab's runner does: it looks for a shell, and gives it a script on standard input that
-// sets variables, changes to the project and runs the lines of the job.
-func testGitLab(t *testing.T, f *fixture) {
-	ref := f.registry.Addr + "/group/project"
-	detect := "if [ -x /usr/local/bin/bash ]; then\n\texec /usr/local/bin/bash \nelif [ -x /usr/bin/bash ]; then\n\texec /usr/bin/bash \n" +
-		"elif [ -x /bin/bash ]; then\n\texec /bin/bash \nelif [ -x /usr/local/bin/sh ]; then\n\texec /usr/local/bin/sh \n" +
-		"elif [ -x /usr/bin/sh ]; then\n\texec /usr/bin/sh \nelif [ -x /bin/sh ]; then\n\texec /bin/sh \n" +
-		"elif [ -x /busybox/sh ]; then\n\texec /busybox/sh \nelse\n\techo shell not found\n\texit 1\nfi\n"
-	script := fmt.Sprintf(`if set -o | grep pipefail > /dev/null; then set -o pipefail; fi; set -o errexit
-set +o noclobber
-: | eval $'export CI=$\'true\'\nexport CI_REGISTRY=$\'%[1]s\'\nexport CI_REGISTRY_USER=$\'%[2]s\'\nexport CI_REGISTRY_PASSWORD=$\'%[3]s\'\nexport CI_REGISTRY_IMAGE=$\'%[1]s/group/project\'\nexport CI_COMMIT_TAG=$\'v1.0\'\nexport CI_PROJECT_DIR=$\'/builds/group/project\'\ncd $\'/builds/group/project\'\n' || true
-export CI_REGISTRY=%[1]s CI_REGISTRY_USER=%[2]s CI_REGISTRY_PASSWORD=%[3]s CI_REGISTRY_IMAGE=%[1]s/group/project CI_COMMIT_TAG=v1.0 CI_PROJECT_DIR=/builds/group/project
-cd "$CI_PROJECT_DIR"
-mkdir -p /kaniko/.docker
-echo "{\"auths\":{\"${CI_REGISTRY}\":{\"auth\":\"$(printf "%%s:%%s" "${CI_REGISTRY_USER}" "${CI_REGISTRY_PASSWORD}" | base64 | tr -d '\n')\"}}}" > /kaniko/.docker/config.json
-/kaniko/executor --context "${CI_PROJECT_DIR}" --dockerfile "${CI_PROJECT_DIR}/Dockerfile" --destination "${CI_REGISTRY_IMAGE}:${CI_COMMIT_TAG}" --destination "${CI_REGISTRY_IMAGE}:latest"
-test "$(sed -n 's/^FROM //p' Dockerfile | wc -l)" -eq 1
-env | grep -q CI_REGISTRY= && which wget cat cp awk > /dev/null
-exit 0
-`, f.registry.Addr, user, password)
-	for _, flags := range [][]string{nil, {"--user", "1000:1000"}, restricted("--user", "1000:1000", "--tmpfs", "/kaniko/.docker:mode=777")} {
-		args := append([]string{"-i", "--entrypoint", "", "-v", f.context(t) + ":/builds/group/project"}, flags...)
-		succeed(t, strings.NewReader(script), append(args, f.images["debug"], "sh", "-c", detect)...)
-		if a, b := f.digest(t, ref+":v1.0"), f.digest(t, ref+":latest"); a != b {
-			t.Errorf("the tags are %s and %s", a, b)
-		}
-		f.checkTree(t, ref+":latest")
-	}
-}
-
 // testGitLabHelper has no file at all: the variables that GitLab sets are enough.
 func testGitLabHelper(t *testing.T, f *fixture) {
 	ref := f.registry.Addr + "/group/variables:1"
 	succeed(t, nil, "-e", "CI_REGISTRY="+f.registry.Addr, "-e", "CI_REGISTRY_USER="+user, "-e", "CI_REGISTRY_PASSWORD="+password,
 		"-v", f.context(t)+":/builds:ro", f.images["executor"], "--context", "/builds", "--dockerfile", "/builds/Dockerfile", "--destination", ref)
 	f.checkTree(t, ref)
-}
-
-// testCloudBuild runs a step as Google Cloud Build does, which reads the digest from BUILDER_OUTPUT.
-func testCloudBuild(t *testing.T, f *fixture) {
-	ref := f.registry.Addr + "/project/image"
-	out := f.writable(t)
-	config := f.write(t, map[string]string{".docker/config.json": f.dockerConfig()})
-	args := []string{
-		"-v", f.context(t) + ":/workspace", "-w", "/workspace", "-v", config + ":/builder/home", "-e", "HOME=/builder/home",
-		"-v", out + ":/builder/outputs", "-e", "BUILDER_OUTPUT=/builder/outputs", "-e", "DOCKER_CONFIG=/builder/home/.docker",
-		f.images["executor"], "--destination=" + ref, "--cache=true", "--cache-ttl=6h",
-	}
-	succeed(t, nil, args...)
-	want := fmt.Sprintf(`{"name":%q,"digest":%q}`, ref, f.digest(t, ref+":latest"))
-	if got := strings.TrimSpace(string(must[[]byte](t)(os.ReadFile(filepath.Join(out, "images"))))); got != want {
-		t.Errorf("images: %s, want %s", got, want)
-	}
-	again := succeed(t, nil, args...)
-	if strings.Contains(again.Output, " done in ") || !strings.Contains(again.Output, "cache") {
-		t.Errorf("the second build did not use the cache:\n%s", again.Output)
-	}
 }
 
 // testBeside starts two builds at once in a container with other programs, and wants its file system as it was.

@@ -1,0 +1,135 @@
+package lab
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"strings"
+
+	"go.yaml.in/yaml/v3"
+	"mvdan.cc/sh/v3/shell"
+)
+
+// ExampleStep is one run of a program in an image, as a file below examples has it: with arguments, or with a script.
+type ExampleStep struct {
+	Image  string
+	Args   []string
+	Script []string
+}
+
+// ReadExample reads the steps of a file: of a Pod, of a Task of Tekton, of GitLab, GitHub or Cloud Build; or of a shell script,
+// which is one step without an image. The file's name is below the directory examples.
+func ReadExample(file string) ([]ExampleStep, error) {
+	root, err := ModuleRoot()
+	if err != nil {
+		return nil, err
+	}
+	data, err := os.ReadFile(filepath.Join(root, "examples", file))
+	if err != nil {
+		return nil, fmt.Errorf("read an example: %w", err)
+	}
+	if strings.HasSuffix(file, ".sh") {
+		return []ExampleStep{{Script: []string{string(data)}}}, nil
+	}
+	var steps []ExampleStep
+	decoder := yaml.NewDecoder(strings.NewReader(string(data)))
+	for {
+		var document any
+		err := decoder.Decode(&document)
+		if errors.Is(err, io.EOF) {
+			break
+		}
+		if err != nil {
+			return nil, fmt.Errorf("read example %s: %w", file, err)
+		}
+		steps = append(steps, findSteps(document)...)
+	}
+	if len(steps) == 0 {
+		return nil, fmt.Errorf("read example %s: it has no steps", file)
+	}
+	return steps, nil
+}
+
+// findSteps finds what looks like a step in a document of YAML, in the order of lists.
+func findSteps(node any) []ExampleStep {
+	var steps []ExampleStep
+	switch n := node.(type) {
+	case []any:
+		for _, e := range n {
+			steps = append(steps, findSteps(e)...)
+		}
+	case map[string]any:
+		image, _ := n["image"].(string)
+		if name, ok := n["name"].(string); ok && strings.Contains(name, "/") {
+			image = name // Cloud Build
+		}
+		if m, ok := n["image"].(map[string]any); ok {
+			image, _ = m["name"].(string) // GitLab
+		}
+		s := ExampleStep{Image: image, Args: texts(n["args"]), Script: texts(n["script"])}
+		if run, ok := n["run"].(string); ok {
+			s.Script = []string{run}
+		}
+		if len(s.Args)+len(s.Script) > 0 {
+			return []ExampleStep{s}
+		}
+		for _, e := range n {
+			steps = append(steps, findSteps(e)...)
+		}
+	}
+	return steps
+}
+
+func texts(node any) []string {
+	var out []string
+	list, _ := node.([]any)
+	for _, e := range list {
+		out = append(out, fmt.Sprint(e))
+	}
+	return out
+}
+
+// ExecutorArgs are the arguments that the step gives to executor, with variables replaced by what getenv says; nil if it
+// does not start it.
+func (s ExampleStep) ExecutorArgs(getenv func(string) string) ([]string, error) {
+	if len(s.Args) > 0 {
+		return s.Args, nil
+	}
+	for _, text := range s.Script {
+		text = strings.ReplaceAll(text, "\\\n", " ")
+		for line := range strings.Lines(text) {
+			if i := strings.Index(line, "docker run "); i >= 0 {
+				line = line[i:]
+			} else if !strings.HasPrefix(line, "/kaniko/executor ") {
+				continue
+			}
+			words, err := shell.Fields(withoutCommands(line), getenv)
+			if err != nil {
+				return nil, fmt.Errorf("read %q: %w", line, err)
+			}
+			for i, w := range words {
+				if w == "/kaniko/executor" || strings.Contains(w, "/executor:") {
+					return words[i+1:], nil
+				}
+			}
+		}
+	}
+	return nil, nil
+}
+
+// withoutCommands takes $(id -u) and the like out of a line: nothing is to be run.
+func withoutCommands(line string) string {
+	for {
+		start := strings.Index(line, "$(")
+		if start < 0 {
+			return line
+		}
+		end := strings.IndexByte(line[start:], ')')
+		if end < 0 {
+			return line
+		}
+		line = line[:start] + "1" + line[start+end+1:]
+	}
+}
