@@ -261,7 +261,7 @@ func (b *builder) openRegistry() (err error) {
 	o := b.req.Outputs
 	b.bases = imagesource.New(imagesource.Options{
 		Registry: b.client, Dir: b.dir, Blobs: b.store, Keep: b.keeps, Shared: b.shares, Events: b.env.Events,
-		Mirrors: b.mirrors(), OnlyMirrors: b.req.Registry.OnlyMirrors, Cwd: b.env.Cwd, Warmed: b.warmed(),
+		Mirrors: b.mirrors(), OnlyMirrors: b.req.Registry.OnlyMirrors, Cwd: b.env.Cwd, Warmed: b.warmed(), Prepared: b.openPrepared(),
 	})
 	b.closers = append(b.closers, b.bases.Close)
 	b.output, err = output.New(b.client, output.Options{
@@ -280,7 +280,7 @@ func (b *builder) openRegistry() (err error) {
 
 // places are where state may live, in kaniko's order of habit.
 func (b *builder) places() []string {
-	out := []string{"/kaniko"}
+	out := []string{defaultDir}
 	if tmp := b.env.Getenv("TMPDIR"); tmp != "" {
 		out = append(out, tmp)
 	}

@@ -129,6 +129,8 @@ type Bases struct {
 	Offline bool
 	// Images are put into Dir before the build.
 	Images []string
+	// LimitBytes is how much layers in the form that steps need may take, in Dir and beside the work directory; 0 keeps none.
+	LimitBytes int64
 }
 
 // Registry says how registries are reached.

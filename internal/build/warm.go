@@ -21,6 +21,7 @@ import (
 	"hako/internal/imagedir"
 	"hako/internal/imagesource"
 	"hako/internal/plan"
+	"hako/internal/prepared"
 	"hako/internal/registry"
 	"hako/internal/workdir"
 )
@@ -35,9 +36,10 @@ type WarmRequest struct {
 	BuildArgs map[string]string
 	// Platforms are those that images are wanted for; empty means this machine's.
 	Platforms []string
-	// Force says to fetch what is there already; Archives to write docker archives in place of OCI layouts.
-	Force, Archives bool
-	Registry        Registry
+	// Force says to fetch what is there already; Archives to write docker archives in place of OCI layouts; Pack to keep images
+	// only as they are fetched, and not as steps need them, too.
+	Force, Archives, Pack bool
+	Registry              Registry
 	// WorkDir is where state lives; empty means to find a place.
 	WorkDir string
 }
@@ -60,7 +62,7 @@ func Warm(ctx context.Context, env Env, req WarmRequest) (_ []WarmedImage, err e
 	if len(req.Bases.Images) == 0 && req.Dockerfile == "" {
 		return nil, &diag.Error{What: "no image is named", Hint: "Give --image, or --dockerfile to take the images from."}
 	}
-	w, err := openWarmer(env, req)
+	w, err := openWarmer(ctx, env, req)
 	if err != nil {
 		return nil, err
 	}
@@ -96,8 +98,8 @@ type warmer struct {
 }
 
 // openWarmer opens what reaches registries.
-func openWarmer(env Env, req WarmRequest) (_ *warmer, err error) {
-	b := &builder{env: env, req: Request{Registry: req.Registry, WorkDir: req.WorkDir, Bases: req.Bases, Platforms: req.Platforms}}
+func openWarmer(ctx context.Context, env Env, req WarmRequest) (_ *warmer, err error) {
+	b := &builder{life: ctx, env: env, req: Request{Registry: req.Registry, WorkDir: req.WorkDir, Bases: req.Bases, Platforms: req.Platforms}}
 	w := &warmer{builder: b, req: req}
 	defer func() {
 		if err != nil {
@@ -278,11 +280,31 @@ func (w *warmer) warm(ctx context.Context, i wantedImage) WarmedImage {
 		return out
 	}
 	out.Fetched = what == imagedir.Stored
+	w.prepare(ctx, i)
 	text := map[imagedir.Outcome]string{
 		imagedir.Stored: "is fetched", imagedir.Present: "is there already", imagedir.Renewed: "was too old, and is still what the registry has",
 	}[what]
 	w.env.Events.Emit(event.Info{Message: fmt.Sprintf("%s@%s %s", i.name, ref.Digest, text)})
 	return out
+}
+
+// prepare keeps the layers of an image of the directory as steps need them. An image is of use without that, too.
+func (w *warmer) prepare(ctx context.Context, i wantedImage) {
+	if w.req.Pack || w.req.Bases.LimitBytes <= 0 || !workdir.Maps(w.images.Path()) {
+		return
+	}
+	store := w.volume(nil)
+	src := imagesource.New(imagesource.Options{
+		Registry: w.client, Dir: w.dir, Events: w.env.Events, Mirrors: w.mirrors(), OnlyMirrors: w.req.Registry.OnlyMirrors, Cwd: w.env.Cwd,
+		Warmed: &imagesource.Warmed{Dir: w.images}, Prepared: []*prepared.Store{store},
+	})
+	ref, err := src.Resolve(ctx, i.name, i.platform)
+	if err == nil {
+		err = src.Fetch(ctx, ref)
+	}
+	if err = errors.Join(err, src.Close(), store.Close()); err != nil && ctx.Err() == nil {
+		w.env.Events.Emit(event.Warning{Message: fmt.Sprintf("%s is not prepared for steps: %v", i.name, err)})
+	}
 }
 
 // imageDir is the directory of images that the request names.

@@ -179,6 +179,7 @@ func cacheFlags() []flag {
 		{name: "cache-dir", kind: stringKind, def: "/cache", help: "directory of base images that the warmer fetched; used with --cache, or if this flag is given", forks: "GCO", status: used},
 		{name: "image", kind: multiKind, help: "image to put into --cache-dir before the build, as the warmer does", forks: "H", status: used},
 		{name: "cache-offline", kind: boolKind, def: "false", help: "take base images from --cache-dir only, and ask no registry for them", forks: "H", status: used},
+		{name: "bases-limit", kind: stringKind, def: "20g", help: "what base images in the form that steps need may take, in --cache-dir and beside the state of builds in /kaniko or --kaniko-dir: what was not used for longest goes; 0 keeps none", forks: "H", status: used},
 		{name: "cache-ttl", kind: durationKind, def: "336h0m0s", help: "age at which the cache's entries are too old", forks: "GCO", status: used},
 		{name: "cache-key-file", kind: stringKind, help: "key that cached steps must be signed with: a file with a secret or with a key of cosign's, or env://NAME", forks: "H", status: used},
 		{name: "cache-timeout", kind: durationKind, def: "10s", help: "how long the cache may take to answer before the build goes on without it", forks: "H", status: used},

@@ -26,7 +26,7 @@ func (c *command) request(vs *values, operands []string) (build.Request, error) 
 		Labels:       pairs(vs.list("label"), "="),
 		Reproducible: vs.bool("reproducible"), IgnorePaths: vs.list("ignore-path"),
 		NamedContexts: pairs(vs.list("build-context"), "="),
-		Registry:      c.registry(vs), Bases: basesOf(vs),
+		Registry:      c.registry(vs),
 	}
 	if len(operands) > 0 {
 		if len(vs.list("context")) > 0 {
@@ -50,7 +50,7 @@ func (c *command) request(vs *values, operands []string) (build.Request, error) 
 		errs = append(errs, fmt.Errorf("--shm-size: %w", err))
 	}
 	req.Cache, req.CacheMounts, err = cacheOf(vs)
-	errs = append(errs, err, c.mounts(vs, &req), takeGit(vs, &req))
+	errs = append(errs, err, c.mounts(vs, &req), takeGit(vs, &req), takeBases(vs, &req))
 	plan, err := c.outputPlan(vs)
 	if err != nil {
 		return req, errors.Join(append(errs, err)...)
@@ -97,13 +97,18 @@ func cacheOf(vs *values) (build.Cache, build.CacheMounts, error) {
 	return out, mounts, nil
 }
 
-// basesOf is the directory of base images: kaniko's, which needs --cache, or one that was asked for.
-func basesOf(vs *values) build.Bases {
-	offline, images := vs.bool("cache-offline"), vs.list("image")
-	if (!vs.bool("cache") || vs.bool("no-cache")) && len(vs.list("cache-dir")) == 0 && !offline && len(images) == 0 {
-		return build.Bases{}
+// takeBases reads the directory of base images: kaniko's, which needs --cache, or one that was asked for.
+func takeBases(vs *values, req *build.Request) error {
+	b := build.Bases{Offline: vs.bool("cache-offline"), Images: vs.list("image")}
+	var err error
+	if b.LimitBytes, err = sizeBytes(vs.str("bases-limit")); err != nil {
+		return fmt.Errorf("--bases-limit: %w", err)
 	}
-	return build.Bases{Dir: vs.str("cache-dir"), TTL: vs.duration("cache-ttl"), Offline: offline, Images: images}
+	if vs.bool("cache") && !vs.bool("no-cache") || len(vs.list("cache-dir")) > 0 || b.Offline || len(b.Images) > 0 {
+		b.Dir, b.TTL = vs.str("cache-dir"), vs.duration("cache-ttl")
+	}
+	req.Bases = b
+	return nil
 }
 
 func squash(vs *values) build.Squash {

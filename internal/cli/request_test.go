@@ -33,6 +33,7 @@ func defaults(change func(*build.Request)) build.Request {
 	r := build.Request{
 		Context: "/workspace/", Dockerfile: "Dockerfile", Compression: "gzip", BuildArgs: map[string]string{},
 		Outputs:  build.Outputs{NoPush: true},
+		Bases:    build.Bases{LimitBytes: 20 << 30},
 		Cache:    build.Cache{TTL: 336 * time.Hour, Patience: 10 * time.Second},
 		Registry: build.Registry{DockerConfigDirs: []string{"/kaniko/.docker"}, UserAgent: "hako/v1"},
 	}
@@ -146,7 +147,7 @@ func TestRequest(t *testing.T) {
 			name: "cache", args: []string{"--cache=true", "--cache-repo", "r/c", "--cache-ttl=6h", "--cache-timeout=5s", "--cache-copy-layers", "--cache-run-layers=false", "--no-push-cache", "--cache-from=oci:d", "--cache-from=q"},
 			want: func(r *build.Request) {
 				r.Cache = build.Cache{Enabled: true, Repository: "r/c", TTL: 6 * time.Hour, Patience: 5 * time.Second, Copies: true, SkipRuns: true, ReadOnly: true, Sources: []string{"oci:d", "q"}}
-				r.Bases = build.Bases{Dir: "/cache", TTL: 6 * time.Hour}
+				r.Bases.Dir, r.Bases.TTL = "/cache", 6*time.Hour
 			},
 		},
 		{

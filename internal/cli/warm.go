@@ -31,13 +31,14 @@ func warmFlags() []flag {
 		{name: "cache-ttl", kind: durationKind, def: "336h0m0s", help: "age at which an image is too old: it is then checked, or fetched anew", forks: "GCO", status: used},
 		{name: "force", short: "f", kind: boolKind, def: "false", help: "fetch what is there already", forks: "GCO", status: used},
 		{name: "layout", kind: stringKind, def: "oci", help: "how images are written: oci (a layout, as the live fork of kaniko does) or docker (an archive, for kaniko up to v1.24 and Chainguard's)", forks: "H", status: used, values: []string{"oci", "docker"}},
+		{name: "prepare", kind: boolKind, def: "true", help: "unpack images besides, into the form that steps need, so that builds need not", forks: "H", status: used},
 		{name: "customPlatform", kind: stringKind, help: "platform of the images, os/arch[/variant]; this machine's if not given", forks: "GCO", status: used},
 		{name: "custom-platform", kind: stringKind, help: "the same", forks: "H", status: used, alias: "customPlatform"},
 		{name: "platform", kind: multiKind, help: "the same, and several: os/arch[/variant],…", forks: "H", status: used},
 	}
 	names := []string{
 		"insecure-pull", "insecure-registry", "skip-tls-verify-pull", "skip-tls-verify-registry", "registry-certificate", "registry-client-cert",
-		"registry-map", "registry-mirror", "skip-default-registry-fallback", "credential-helpers", "kaniko-dir", "verbosity", "log-format", "log-timestamp",
+		"registry-map", "registry-mirror", "skip-default-registry-fallback", "credential-helpers", "bases-limit", "kaniko-dir", "verbosity", "log-format", "log-timestamp",
 	}
 	byName := map[string]flag{}
 	for _, f := range flags() {
@@ -136,10 +137,13 @@ func (c *command) warmRequest(vs *values) (build.WarmRequest, error) {
 	req := build.WarmRequest{
 		Bases:      build.Bases{Dir: vs.str("cache-dir"), TTL: vs.duration("cache-ttl"), Images: vs.list("image")},
 		Dockerfile: vs.str("dockerfile"), BuildArgs: c.buildArgs(vs.list("build-arg")), Force: vs.bool("force"),
-		Archives: vs.str("layout") == "docker",
+		Archives: vs.str("layout") == "docker", Pack: !vs.bool("prepare"),
 		Registry: c.registry(vs), WorkDir: firstSet(vs.str("kaniko-dir"), c.getenv("KANIKO_DIR")),
 	}
 	var err error
+	if req.Bases.LimitBytes, err = sizeBytes(vs.str("bases-limit")); err != nil {
+		return req, fmt.Errorf("--bases-limit: %w", err)
+	}
 	if req.Platforms, err = platforms(vs.str("customPlatform"), vs.list("platform")); err != nil {
 		return req, err
 	}

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"syscall"
 
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 	"golang.org/x/sync/errgroup"
@@ -14,6 +15,7 @@ import (
 	"hako/internal/event"
 	"hako/internal/layer"
 	"hako/internal/plan"
+	"hako/internal/prepared"
 )
 
 // Layer is one layer of a base image.
@@ -114,6 +116,14 @@ func (l *baseLayer) store(ctx context.Context) (err error) {
 
 func (l *baseLayer) open(ctx context.Context) (*layer.Image, error) {
 	return l.image.do(ctx, func(ctx context.Context) (*layer.Image, error) {
+		if im, err := l.ready(); im != nil || err != nil {
+			return im, err
+		}
+		for _, s := range l.source.options.Prepared {
+			if im, err := l.keepIn(ctx, s); im != nil || err != nil {
+				return im, err
+			}
+		}
 		f, err := l.source.options.Dir.ExecFile("layer")
 		if err != nil {
 			return nil, fmt.Errorf("unpack %s: %w", l.title, err)
@@ -129,13 +139,63 @@ func (l *baseLayer) open(ctx context.Context) (*layer.Image, error) {
 	})
 }
 
+// ready is the layer if it was prepared before, or nil.
+func (l *baseLayer) ready() (*layer.Image, error) {
+	for _, s := range l.source.options.Prepared {
+		if im := s.Get(l.desc.DiffID); im != nil {
+			l.source.options.Events.Emit(event.Debug{Message: l.title + " is prepared in " + s.Dir()})
+			return im, l.source.own(im.File)
+		}
+	}
+	return nil, nil //nolint:nilnil // it is prepared nowhere
+}
+
+// keepIn prepares the layer in a store, unless somebody else does it first. Without an image and an error, the store does not
+// take it.
+func (l *baseLayer) keepIn(ctx context.Context, s *prepared.Store) (*layer.Image, error) {
+	e, im, err := s.Begin(ctx, l.desc.DiffID)
+	switch {
+	case ctx.Err() != nil:
+		return nil, context.Cause(ctx)
+	case err != nil:
+		l.source.options.Events.Emit(event.Debug{Message: fmt.Sprintf("%s is not kept in %s: %v", l.title, s.Dir(), err)})
+		return nil, nil //nolint:nilnil,nilerr // see above
+	case im != nil:
+		return im, l.source.own(im.File)
+	}
+	made, err := l.prepare(ctx, e.File())
+	if err != nil {
+		if err = errors.Join(err, e.Drop()); !full(err) {
+			return nil, err
+		}
+	} else {
+		im, err = e.Keep(made)
+	}
+	if ctx.Err() != nil {
+		return nil, context.Cause(ctx)
+	}
+	if err != nil {
+		l.source.options.Events.Emit(event.Warning{Message: fmt.Sprintf("%s is not kept in %s: %v", l.title, s.Dir(), err)})
+		return nil, nil //nolint:nilnil,nilerr // see above
+	}
+	return im, l.source.own(im.File)
+}
+
+// full says whether a disk had no room, or failed.
+func full(err error) bool {
+	return errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.EDQUOT) || errors.Is(err, syscall.EIO) || errors.Is(err, syscall.EFBIG)
+}
+
 func (l *baseLayer) list(ctx context.Context) (*layer.Image, error) {
 	return l.names.do(ctx, func(ctx context.Context) (*layer.Image, error) {
 		if im, ok, err := l.image.get(ctx); ok || err != nil {
 			return im, err
 		}
-		im, err := l.prepare(ctx, nil)
-		if err != nil {
+		im, err := l.ready()
+		if im != nil || err != nil {
+			return im, err
+		}
+		if im, err = l.prepare(ctx, nil); err != nil {
 			return nil, err
 		}
 		return im.Late(func() (*layer.Image, error) { return l.open(l.source.life) }), nil

@@ -22,6 +22,7 @@ import (
 	"hako/internal/image"
 	"hako/internal/layer"
 	"hako/internal/plan"
+	"hako/internal/prepared"
 	"hako/internal/registry"
 	"hako/internal/workdir"
 )
@@ -50,6 +51,8 @@ type Options struct {
 	OnlyMirrors bool
 	// Warmed, if not nil, is a directory that is looked into before registries.
 	Warmed *Warmed
+	// Prepared are where opened layers may be found, in this order; one that is in none is kept in the first that takes it.
+	Prepared []*prepared.Store
 	// Cwd is the absolute directory that paths of layouts are relative to.
 	Cwd string
 	// Jobs is how many layers are fetched and inflated at the same time; zero means four.

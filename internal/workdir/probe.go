@@ -43,6 +43,17 @@ func try(path string) Attempt {
 	return a
 }
 
+// Maps says whether files in the directory can be mapped executable. One that cannot be written is judged by how it is mounted.
+func Maps(dir string) bool {
+	f, err := unnamedFile(dir, "hako-probe")
+	if err == nil {
+		defer f.Close() //nolint:errcheck // an empty file that is gone already
+		return mapExecutable(f) == nil
+	}
+	var st unix.Statfs_t
+	return unix.Statfs(dir, &st) == nil && st.Flags&unix.ST_NOEXEC == 0
+}
+
 func isTmpfs(f *os.File) bool {
 	var st unix.Statfs_t
 	if err := unix.Fstatfs(int(f.Fd()), &st); err != nil {

@@ -147,6 +147,9 @@ func (d *Dir) choose() error {
 // Report says which place was chosen, and why the others were not.
 func (d *Dir) Report() Report { return d.report }
 
+// Made says whether Open made the directory, which Close then removes.
+func (d *Dir) Made() bool { return len(d.created) > 0 }
+
 // Path is this build's own directory for named files, or empty if there is none and all state is in memory.
 func (d *Dir) Path() string {
 	if d.data == nil {

@@ -35,6 +35,7 @@ func (b *bench) findBuilders(ctx context.Context) error {
 		open func(context.Context) (builder, error)
 	}{
 		{"hako", b.openHako}, {"hako-sentry", b.openSentry}, {"hako-default", b.openDefault}, {"hako-restricted", b.openRestricted},
+		{"hako-warm", b.openWarm}, {"hako-sentry-warm", b.openSentryWarm}, {"hako-restricted-warm", b.openRestrictedWarm},
 		{"docker", b.openDocker}, {"buildah", b.openBuildah}, {"buildkit", b.openBuildkit}, {"kaniko", b.openKaniko}, {"kaniko-fast", b.openKanikoFast},
 	} {
 		if !chosen(b.options.builders, k.name) {

@@ -17,6 +17,7 @@ type hako struct {
 	group         *cgroup
 	engine, label string
 	bin, work     string
+	cache         string // a directory of base images, or empty
 }
 
 // openHako is hako with the engine that it chooses itself.
@@ -58,12 +59,17 @@ func (h *hako) describe(ctx context.Context) (string, error) {
 	return fmt.Sprintf("%s, --sandbox=%s, root on the machine; starting the process alone takes %.2f s", v, h.engine, time.Since(begin).Seconds()), err
 }
 
-func (h *hako) forget(context.Context) error { return nil }
+// forget removes the layers that builds of one work directory share.
+func (h *hako) forget(context.Context) error {
+	return os.RemoveAll(filepath.Join(h.work, "hako-layers"))
+}
 
 func (h *hako) build(ctx context.Context, dir, ref string) (usage, error) {
-	return h.group.measure(ctx, func(ctx context.Context) error {
-		return runIn(ctx, h.group, h.bin, "build", "--context", "dir://"+dir, "--destination", ref, "--kaniko-dir", h.work, "--sandbox", h.engine, "--insecure", "--insecure-pull")
-	})
+	args := []string{h.bin, "build", "--context", "dir://" + dir, "--destination", ref, "--kaniko-dir", h.work, "--sandbox", h.engine, "--insecure", "--insecure-pull"}
+	if h.cache != "" {
+		args = append(args, "--cache-dir", h.cache)
+	}
+	return h.group.measure(ctx, func(ctx context.Context) error { return runIn(ctx, h.group, args...) })
 }
 
 // container is a builder's image in docker run. Its wall time has the start of the container in it.
