@@ -14,7 +14,7 @@ func TestPrivilege(t *testing.T) {
 		run  func(*testing.T, *fixture)
 	}{
 		{"Small", testSmall},
-		{"Mounts", testMounts},
+		{"Mounts", testMounts}, {"Git", testGit},
 		{"ExitCode", testExitCode},
 		{"Stop", testStop},
 		{"Credentials", testCredentials},
