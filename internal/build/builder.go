@@ -27,6 +27,7 @@ import (
 	"hako/internal/imagesource"
 	"hako/internal/layer"
 	"hako/internal/output"
+	"hako/internal/plan"
 	"hako/internal/registry"
 	"hako/internal/sandbox/child"
 	"hako/internal/sandbox/choice"
@@ -65,6 +66,7 @@ type builder struct {
 	invocation string
 	key        *sign.Key // nil if nothing is signed
 	ignored    ignored
+	binds      []plan.Mount
 
 	// latest, if not nil, is the time that no file of a new layer may be younger than. It is set before the first is made.
 	latest *time.Time
@@ -171,6 +173,9 @@ func openForPlan(ctx context.Context, env Env, req Request) (_ *builder, err err
 	if b.ignored, err = parseIgnored(req.IgnorePaths); err != nil {
 		return nil, err
 	}
+	if b.binds, err = b.runBinds(); err != nil {
+		return nil, err
+	}
 	if err := b.openSecrets(); err != nil {
 		return nil, err
 	}
@@ -224,7 +229,7 @@ func (b *builder) openTrees() {
 		Git: gittree.Options{
 			Client: git, Download: fetcher, Clock: b.env.Now, File: b.dir.File, Now: b.env.Now(), Events: b.env.Events, Workers: b.req.jobs(),
 		},
-	}, b.exclude())
+	}, b.exclude(), []string{b.dir.Path()})
 	b.closers = append(b.closers, b.trees.close, nothing(func() { cancel(errEnded) }))
 }
 

@@ -87,6 +87,7 @@ func (b *builder) planOptions(p ocispec.Platform, several bool, warn func(plan.W
 	opts := plan.Options{
 		Target: b.req.Target, BuildArgs: b.req.BuildArgs, Platform: p, BuildPlatform: image.Default(), Several: several,
 		Contexts: b.contexts, Labels: map[string]string{}, ShmSize: b.req.ShmSizeBytes, Network: b.req.network(), IgnorePatterns: b.context.IgnorePatterns, Warn: warn,
+		Binds:  b.binds,
 		CanRun: b.canRun, ContextTime: b.source.Time,
 	}
 	for _, l := range b.req.Labels {

@@ -44,6 +44,8 @@ type Request struct {
 	ShmSizeBytes int64
 	// IgnorePaths are left out of every new layer of the result, with all below them; elements may be patterns of path.Match.
 	IgnorePaths []string
+	// RunBinds show files and directories of this machine to every RUN.
+	RunBinds []RunBind
 	// RewriteTimestamp says that no file of a new layer may be younger than SOURCE_DATE_EPOCH, which is a build argument.
 	// Reproducible says the same, and that all times are zero if there is no epoch.
 	RewriteTimestamp, Reproducible bool
@@ -88,6 +90,14 @@ type Agent struct {
 	ID    string
 	Paths []string
 	Raw   bool
+}
+
+// RunBind shows a file or directory of this machine to steps, as it is when the first of them needs it. What they write
+// there is gone after the step, unless ReadOnly refuses it.
+type RunBind struct {
+	// Source may be relative; Target is absolute.
+	Source, Target string
+	ReadOnly       bool
 }
 
 // KeyValue is a pair whose order matters.

@@ -19,6 +19,7 @@ type trees struct {
 	life    context.Context //nolint:containedctx // sources are read as long as the build runs
 	options contextsource.Options
 	exclude []string // as of buildcontext.Options
+	own     []string // the same for what nothing else is left out of
 	running sync.WaitGroup
 
 	mu      sync.Mutex // guards what follows
@@ -32,6 +33,7 @@ var _ solve.Sources = (*trees)(nil)
 // sourceKey is a source by value; its name does not count.
 type sourceKey struct {
 	context string
+	machine string
 	http    plan.HTTPSource
 	git     plan.GitSource
 }
@@ -43,12 +45,12 @@ type opening struct {
 	err  error
 }
 
-func newTrees(life context.Context, o contextsource.Options, exclude []string) *trees {
-	return &trees{life: life, options: o, exclude: exclude, opened: map[sourceKey]*opening{}, digests: map[sourceKey]string{}}
+func newTrees(life context.Context, o contextsource.Options, exclude, own []string) *trees {
+	return &trees{life: life, options: o, exclude: exclude, own: own, opened: map[sourceKey]*opening{}, digests: map[sourceKey]string{}}
 }
 
 func keyOf(s *plan.Source) sourceKey {
-	key := sourceKey{context: s.Context}
+	key := sourceKey{context: s.Context, machine: s.Machine}
 	if s.HTTP != nil {
 		key.http = *s.HTTP
 	}
@@ -110,6 +112,8 @@ func (t *trees) open(ctx context.Context, s *plan.Source) (tree.Tree, error) {
 		return t.fetch(ctx, s.HTTP)
 	case s.Git != nil:
 		return t.clone(ctx, s.Git)
+	case s.Machine != "":
+		return t.machine(ctx, s)
 	}
 	return t.named(ctx, s)
 }
@@ -121,7 +125,7 @@ func (t *trees) named(ctx context.Context, s *plan.Source) (tree.Tree, error) {
 	if err != nil {
 		return nil, err
 	}
-	t.own(src.Close)
+	t.closes(src.Close)
 	t.found(s, src.Digest)
 	c, err := buildcontext.OpenTree(ctx, buildcontext.Options{
 		Name: s.Name, Source: firstOf(src.Directory, src.Name), Tree: src.Tree, Cwd: o.Cwd, Now: o.Now, Exclude: t.exclude,
@@ -129,7 +133,17 @@ func (t *trees) named(ctx context.Context, s *plan.Source) (tree.Tree, error) {
 	if err != nil {
 		return nil, err
 	}
-	t.own(c.Close)
+	t.closes(c.Close)
+	return c.Tree(), nil
+}
+
+// machine opens a directory of this machine.
+func (t *trees) machine(ctx context.Context, s *plan.Source) (tree.Tree, error) {
+	c, err := buildcontext.OpenTree(ctx, buildcontext.Options{Name: s.Name, Source: s.Machine, Cwd: t.options.Cwd, Plain: true, Exclude: t.own})
+	if err != nil {
+		return nil, err
+	}
+	t.closes(c.Close)
 	return c.Tree(), nil
 }
 
@@ -139,7 +153,7 @@ func (t *trees) fetch(ctx context.Context, s *plan.HTTPSource) (tree.Tree, error
 	if err != nil {
 		return nil, err
 	}
-	t.own(f.Close)
+	t.closes(f.Close)
 	t.found(&plan.Source{HTTP: s}, f.Digest.String())
 	return f.Tree(s.Filename, t.options.Now), nil
 }
@@ -153,7 +167,7 @@ func (t *trees) clone(ctx context.Context, s *plan.GitSource) (tree.Tree, error)
 	if err != nil {
 		return nil, err
 	}
-	t.own(g.Close)
+	t.closes(g.Close)
 	t.found(&plan.Source{Git: s}, g.Format()+":"+g.Commit())
 	return g, nil
 }
@@ -167,8 +181,8 @@ func (t *trees) prefetch(graphs []*plan.Graph) {
 	}
 }
 
-// own remembers what close has to call.
-func (t *trees) own(closer func() error) {
+// closes remembers what close has to call.
+func (t *trees) closes(closer func() error) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	t.closers = append(t.closers, closer)

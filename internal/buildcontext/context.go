@@ -40,6 +40,8 @@ type Options struct {
 	Cwd string
 	// Exclude are absolute paths to leave out if they are in the context: what the builder itself reads and writes.
 	Exclude []string
+	// Plain says that OpenTree does not look at the tree's .dockerignore.
+	Plain bool
 	// Now is the time of the context's root directory; the zero value means its own.
 	Now time.Time
 }
@@ -110,10 +112,14 @@ func OpenTree(ctx context.Context, o Options) (*Context, error) {
 		return nil, err
 	}
 	c := &Context{root: r}
-	content, err := readIn(r.tree, ignoreName)
-	if err == nil {
+	var content []byte
+	if !o.Plain {
+		content, err = readIn(r.tree, ignoreName)
+	}
+	switch {
+	case err == nil && !o.Plain:
 		c.IgnoreName = ignoreName
-	} else if missing(err) {
+	case missing(err):
 		err = nil
 	}
 	if err == nil {

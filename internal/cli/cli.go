@@ -25,6 +25,7 @@ import (
 	"hako/internal/diag"
 	"hako/internal/event"
 	"hako/internal/output"
+	"hako/internal/registry"
 	"hako/internal/sandbox"
 	"hako/internal/trace"
 	"hako/internal/ui"
@@ -316,7 +317,7 @@ func (c *command) report(r *build.Result) {
 		c.ui.Emit(event.Info{Message: "built " + r.Digest.String()})
 	}
 	for _, d := range r.Destinations {
-		c.ui.Emit(event.Info{Message: "pushed " + d + "@" + r.Digest.String()})
+		c.ui.Emit(event.Info{Message: "Pushed " + withoutTag(d) + "@" + r.Digest.String()}) // kaniko's words: jobs look for them
 	}
 }
 
@@ -331,6 +332,15 @@ func (c *command) logSettings() (ui.Format, ui.Level, error) {
 		return 0, 0, usageError{fmt.Errorf("--log-format: %w", err)}
 	}
 	return format, level, nil
+}
+
+// withoutTag is the repository of a reference.
+func withoutTag(reference string) string {
+	ref, err := registry.ParseReference(reference)
+	if err != nil {
+		return reference
+	}
+	return ref.Context().Name()
 }
 
 // logFormat is the flag, or text if NO_COLOR (no-color.org) is set and the flag is not given.

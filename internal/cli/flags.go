@@ -154,6 +154,7 @@ func stepFlags() []flag {
 	return []flag{
 		{name: "jobs", short: "j", kind: intKind, def: "0", help: "steps to run at the same time; 0: two for each core, at least 4, and less where memory is limited", forks: "H", status: used},
 		{name: "sandbox", kind: stringKind, def: "auto", help: "what RUN steps run in: native (the kernel, in namespaces), sentry (gVisor, needs no privilege), or auto: native where it works", forks: "H", status: used, values: []string{"auto", "native", "sentry"}},
+		{name: "run-bind", kind: multiKind, help: "SRC[:DST][:ro], a file or directory of the builder's that every RUN sees at DST, or at SRC; what it writes there is dropped", forks: "H", status: used},
 		{name: "snapshot-mode", kind: stringKind, def: "full", help: "how changed files are found: full, redo or time", forks: "GCO", status: noEffect, why: whyExact, values: []string{"full", "redo", "time"}},
 		{name: "snapshotMode", kind: stringKind, help: "old spelling of --snapshot-mode", forks: "GCO", status: noEffect, why: whyExact, alias: "snapshot-mode", hidden: true},
 		{name: "use-new-run", kind: boolKind, def: "false", help: "find changed files by their metadata", forks: "GCO", status: noEffect, why: whyExact},

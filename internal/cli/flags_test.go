@@ -207,6 +207,30 @@ func TestReference(t *testing.T) {
 	}
 }
 
+// TestMigration holds the part of docs/kaniko.md that is made from the tables.
+func TestMigration(t *testing.T) {
+	t.Parallel()
+	path := filepath.Join("..", "..", "docs", "kaniko.md")
+	data, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	const mark = "do not edit. -->\n"
+	written, made, ok := strings.Cut(string(data), mark)
+	if !ok {
+		t.Fatalf("%s has no %q", path, mark)
+	}
+	if *update {
+		made = migration()
+		if err := os.WriteFile(path, []byte(written+mark+made), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if diff := cmp.Diff(migration(), made); diff != "" {
+		t.Errorf("docs/kaniko.md is not the tables; run with -update (-want +got):\n%s", diff)
+	}
+}
+
 func TestNearest(t *testing.T) {
 	t.Parallel()
 	for name, want := range map[string]string{"dockrfile": "dockerfile", "destinations": "destination", "build-args": "build-arg", "zzzzzzzz": ""} {

@@ -21,11 +21,14 @@ func usage(line string, kaniko bool) string {
 		{"Known, but not supported yet", later},
 	}
 	for _, s := range sections {
-		fmt.Fprintf(&b, "\n%s:\n", s.title)
+		lines := ""
 		for _, f := range flags() {
 			if f.status == s.status && !f.hidden {
-				b.WriteString(helpLine(f))
+				lines += helpLine(f)
 			}
+		}
+		if lines != "" {
+			fmt.Fprintf(&b, "\n%s:\n%s", s.title, lines)
 		}
 	}
 	b.WriteString("\nText values are given as --flag=value or --flag value, bools as --flag or --flag=value.\n")
@@ -72,3 +75,34 @@ func reference() string {
 	}
 	return b.String()
 }
+
+// migration is the part of docs/kaniko.md that follows from the tables: what of kaniko's has no effect and why, and the environment.
+func migration() string {
+	var b strings.Builder
+	b.WriteString("\n## Flags without effect\n\nEvery flag of kaniko's is known; [flags.md](flags.md) says what each does. These are accepted, because what they ask for is the case anyway, or has no place here.\n\n")
+	b.WriteString("| flag | what it asks for | why it has no effect |\n|---|---|---|\n")
+	for _, f := range flags() {
+		if f.status == noEffect && f.alias == "" && strings.ContainsAny(f.forks, "GCO") {
+			fmt.Fprintf(&b, "| `--%s` | %s | %s |\n", f.name, cell(f.help), cell(f.why))
+		}
+	}
+	b.WriteString("\n## Old spellings\n\n")
+	for _, f := range flags() {
+		if f.alias != "" && strings.ContainsAny(f.forks, "GCO") {
+			fmt.Fprintf(&b, "- `--%s` is `--%s`, with a warning\n", f.name, f.alias)
+		}
+	}
+	b.WriteString("\n## Environment\n\n| variable | here | who |\n|---|---|---|\n")
+	for _, v := range environment() {
+		here := v.help
+		if v.why != "" {
+			here = "no effect: " + v.why
+		}
+		fmt.Fprintf(&b, "| `%s` | %s | %s |\n", v.name, cell(here), v.forks)
+	}
+	b.WriteString("\nAny other variable is only looked at if `--build-arg NAME` names it.\n")
+	return b.String()
+}
+
+// cell is text as a cell of a table.
+func cell(s string) string { return strings.ReplaceAll(s, "|", `\|`) }

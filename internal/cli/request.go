@@ -9,6 +9,7 @@ import (
 	"strings"
 
 	"hako/internal/build"
+	"hako/internal/diag"
 )
 
 // request turns the flags, the one operand of "hako build" and the environment into a build.Request.
@@ -50,7 +51,7 @@ func (c *command) request(vs *values, operands []string) (build.Request, error) 
 		errs = append(errs, fmt.Errorf("--shm-size: %w", err))
 	}
 	req.Cache, req.CacheMounts, err = cacheOf(vs)
-	errs = append(errs, err, c.mounts(vs, &req), takeGit(vs, &req), takeBases(vs, &req))
+	errs = append(errs, err, c.mounts(vs, &req), takeGit(vs, &req), takeBases(vs, &req), takeBinds(vs, &req))
 	plan, err := c.outputPlan(vs)
 	if err != nil {
 		return req, errors.Join(append(errs, err)...)
@@ -232,6 +233,27 @@ func extraHosts(given []string) ([]build.KeyValue, error) {
 		out = append(out, build.KeyValue{Key: g[:i], Value: strings.Trim(g[i+1:], "[]")})
 	}
 	return out, nil
+}
+
+// takeBinds reads the SRC[:DST][:ro|:rw] of --run-bind.
+func takeBinds(vs *values, req *build.Request) error {
+	for _, g := range vs.list("run-bind") {
+		var r build.RunBind
+		parts := strings.Split(g, ":")
+		if n := len(parts); n > 1 && (parts[n-1] == "ro" || parts[n-1] == "rw") {
+			r.ReadOnly = parts[n-1] == "ro"
+			parts = parts[:n-1]
+		}
+		if len(parts) > 2 || parts[0] == "" || parts[len(parts)-1] == "" {
+			return &diag.Error{What: fmt.Sprintf("--run-bind %q is not SRC[:DST][:ro]", g), Hint: "Name a file or directory: --run-bind /secrets/token:/run/token:ro."}
+		}
+		if r.Source = parts[0]; len(parts) == 1 && !filepath.IsAbs(r.Source) {
+			return &diag.Error{What: fmt.Sprintf("--run-bind %s: it is not said where a step sees a relative path", g), Hint: "Add an absolute path after a colon."}
+		}
+		r.Target = parts[len(parts)-1]
+		req.RunBinds = append(req.RunBinds, r)
+	}
+	return nil
 }
 
 // sizeBytes reads docker's sizes: a number with an optional b, k, m or g; empty is 0.

@@ -74,7 +74,7 @@ func accessVariables() []variable {
 
 func idleVariables() []variable {
 	return []variable{
-		{name: "FF_KANIKO_*", why: whyFeatures, forks: "O"},
+		{name: "FF_KANIKO_*", why: whyFeatures + "; only the warmer heeds FF_KANIKO_OCI_WARMER=0", forks: "O"},
 		{name: "KANIKO_PRE_CLEANUP", why: "as --pre-cleanup", forks: "O"},
 		{name: "KANIKO_CLEANUP", why: "as --cleanup", forks: "O"},
 		{name: "KANIKO_PRESERVE_CONTEXT", why: "as --preserve-context", forks: "O"},

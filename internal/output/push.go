@@ -63,6 +63,7 @@ func (o *Output) push(ctx context.Context, r *Result) error {
 	}
 	var targets []target
 	for _, t := range o.tags {
+		o.events.Emit(event.Info{Message: "Pushing image to " + t.Name()}) // kaniko's words: jobs look for them
 		targets = append(targets, target{t.Context(), t.TagStr()})
 	}
 	for _, repo := range o.digests {

@@ -52,4 +52,6 @@ type Options struct {
 	Hostname   string
 	ExtraHosts []HostEntry
 	ShmSize    int64
+	// Binds are shown to every RUN besides its own mounts, which win.
+	Binds []Mount
 }

@@ -29,7 +29,8 @@ const (
 // sources are the stages that they name.
 func (p *planner) mounts(c *instructions.RunCommand, sources []*stage) ([]Mount, string, error) {
 	// BuildKit's order, before it sorts by target: what is mounted, then secrets, then sockets.
-	var plain, secrets, sockets []Mount
+	var secrets, sockets []Mount
+	plain := slices.Clone(p.opts.Binds)
 	for i, m := range instructions.GetMounts(c) {
 		out, err := p.mount(m, sources[i], len(sockets))
 		if err != nil {

@@ -12,13 +12,15 @@ import (
 )
 
 // Source is a file tree that is neither the build context nor a stage nor an image: a named context, or what ADD fetches.
-// Exactly one of Context, HTTP and Git is set. Sources with equal fields are the same.
+// Exactly one of Context, Machine, HTTP and Git is set. Sources with equal fields are the same.
 type Source struct {
 	// Name is the source for people, without secrets.
 	Name string
 	// Context is the place of a build context as the user named it: a directory, or another form that --context takes.
 	// What its own .dockerignore names is not in it.
 	Context string
+	// Machine is a directory of this machine, of which nothing is left out.
+	Machine string
 	HTTP    *HTTPSource
 	Git     *GitSource
 }
@@ -100,6 +102,8 @@ func (s *Source) String() string {
 			}
 		}
 		return text
+	case s.Machine != "":
+		return s.Name
 	}
 	if !strings.Contains(s.Context, "://") {
 		return s.Name + " " + quote(s.Context)
