@@ -88,6 +88,7 @@ const maxTries = 4
 // what has been made so far, and without that layer.
 func (b *builder) make(ctx context.Context, graphs []*plan.Graph) (*output.Result, error) {
 	parts := b.parts()
+	b.followTrails(ctx, &parts)
 	for try := 1; ; try++ {
 		made, err := b.try(ctx, graphs, parts)
 		if !errors.Is(err, blob.ErrLost) || ctx.Err() != nil || try > maxTries {

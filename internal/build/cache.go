@@ -43,6 +43,8 @@ type Cache struct {
 	// ReadOnly says to write nothing. SkipRuns leaves out RUN steps. Copies takes all COPY and ADD steps, SkipCopies none of them;
 	// neither means those that it is cheaper to cache than to do again.
 	ReadOnly, SkipRuns, Copies, SkipCopies bool
+	// Explain says to tell for each step that is not there what has changed since the last build.
+	Explain bool
 	// SizeBytes is what Repository may have when the build is over: what was not used for longest goes. 0 means no limit.
 	SizeBytes int64
 }

@@ -187,6 +187,7 @@ func cacheFlags() []flag {
 		{name: "cache-copy-layers", kind: boolKind, def: "false", help: "cache all COPY and ADD steps, or with false none; otherwise those of stages and images, and of 16 MiB and more", forks: "GCO", status: used},
 		{name: "cache-run-layers", kind: boolKind, def: "true", help: "cache RUN steps", forks: "GCO", status: used},
 		{name: "no-push-cache", kind: boolKind, def: "false", help: "write nothing to the cache", forks: "GCO", status: used},
+		{name: "explain-cache", kind: boolKind, def: "false", help: "say for each step that is not in the cache what has changed since the last build: the file, the argument, the base image", forks: "H", status: used},
 		{name: "cache-mounts", kind: stringKind, help: "repository or oci:DIRECTORY that keeps what RUN --mount=type=cache leaves, or none; the directory of --cache-repo, if it is one, if not given", forks: "H", status: used},
 		{name: "cache-mounts-size", kind: stringKind, help: "what one of these may have there, as 2g; what is more is not kept; no limit if not given", forks: "H", status: used},
 		{name: "cache-size", kind: stringKind, help: "what the cache may have after the build, as 20g: what was not used for longest is removed; no limit if not given", forks: "H", status: used},

@@ -85,7 +85,7 @@ func (c *command) printPlan(p *outputPlan) (bool, error) {
 func cacheOf(vs *values) (build.Cache, build.CacheMounts, error) {
 	out := build.Cache{
 		Enabled: vs.bool("cache"), Repository: vs.str("cache-repo"), Sources: vs.list("cache-from"), TTL: vs.duration("cache-ttl"), Patience: vs.duration("cache-timeout"),
-		ReadOnly: vs.bool("no-push-cache"), SkipRuns: !vs.bool("cache-run-layers"), Copies: vs.bool("cache-copy-layers"),
+		ReadOnly: vs.bool("no-push-cache"), Explain: vs.bool("explain-cache"), SkipRuns: !vs.bool("cache-run-layers"), Copies: vs.bool("cache-copy-layers"),
 		SkipCopies: len(vs.list("cache-copy-layers")) > 0 && !vs.bool("cache-copy-layers"),
 	}
 	mounts := build.CacheMounts{Place: vs.str("cache-mounts")}

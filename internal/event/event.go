@@ -41,6 +41,18 @@ type StepDone struct {
 	Cached bool
 }
 
+// CacheMiss says why a step is not taken from the cache.
+type CacheMiss struct {
+	Step string
+	// Kind is what kind of thing has changed since the last record: "new", "instruction", "removed", "base", "above", "part", "file",
+	// "source", or "gone" if nothing has. Subject names it (a path, "ARG VERSION"), and Change says how (content, added);
+	// Cause is the step further up that it happened to, or empty. No values are told, since they may be secret.
+	Kind, Subject, Change, Cause string
+	// Message says all that to people.
+	Message string
+	Span    diag.Span
+}
+
 // Progress counts the bytes of one transfer.
 type Progress struct {
 	// ID is unique among the transfers of a build; What says what is moved, for people.
@@ -75,6 +87,7 @@ type Debug struct{ Message string }
 func (StepStarted) event() {}
 func (StepOutput) event()  {}
 func (StepDone) event()    {}
+func (CacheMiss) event()   {}
 func (Progress) event()    {}
 func (Span) event()        {}
 func (Warning) event()     {}

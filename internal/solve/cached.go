@@ -14,6 +14,7 @@ import (
 	"hako/internal/blob"
 	"hako/internal/event"
 	"hako/internal/plan"
+	"hako/internal/trail"
 )
 
 // Cache keeps what steps made.
@@ -52,7 +53,7 @@ func (s *solver) consult(ctx context.Context) error {
 	for i, sh := range steps {
 		g.Go(func() error {
 			var sizeBytes int64
-			contexts[i], sizeBytes = s.contextDigests(gctx, sh.step.Op)
+			contexts[i], sizeBytes = s.contextDigests(gctx, sh)
 			sh.keeps, sh.why = s.parts.Cache.Keeps(sh.step.Op, sizeBytes)
 			return context.Cause(gctx)
 		})
@@ -77,19 +78,26 @@ func (s *solver) consult(ctx context.Context) error {
 	return g.Wait()
 }
 
-// contextDigests identifies what op reads of places that are no stage and no image, in the order of reads. It is nil if they
+// contextDigests identifies what sh reads of places that are no stage and no image, in the order of reads. It is nil if they
 // cannot be read: the step itself will say why. sizeBytes is how much that is.
-func (s *solver) contextDigests(ctx context.Context, op plan.Op) (_ []string, sizeBytes int64) {
-	all := reads(op)
+func (s *solver) contextDigests(ctx context.Context, sh *shared) (_ []string, sizeBytes int64) {
+	all := reads(sh.step.Op)
+	sh.noted = make([]trail.Read, len(all))
 	out := make([]string, len(all))
 	for i, r := range all {
+		note := &sh.noted[i]
+		note.Name = readName(r.from)
 		if r.from.Stage != nil || r.from.Image != nil {
 			continue
 		}
-		id, n, err := s.measure(ctx, op, r)
+		if s.parts.Trailed != nil {
+			note.Files = &trail.Files{}
+		}
+		id, n, err := s.measure(ctx, sh.step.Op, r, note.Files)
 		if err != nil {
 			return nil, 0
 		}
+		note.Digest = id
 		out[i] = id
 		sizeBytes += n
 	}
@@ -113,7 +121,7 @@ func (s *solver) sayWhatIsNotKept(steps []*shared) {
 func (s *solver) inputsOf(ctx context.Context, sh *shared, cur *state) (string, error) {
 	f := newFramed(keyVersion + " inputs")
 	f.add(sh.operation, cur.content)
-	for _, r := range reads(sh.step.Op) {
+	for i, r := range reads(sh.step.Op) {
 		st, err := s.stateOf(ctx, r.from)
 		if err != nil {
 			return "", err
@@ -124,6 +132,7 @@ func (s *solver) inputsOf(ctx context.Context, sh *shared, cur *state) (string, 
 		} else if whole, err = s.digestOf(ctx, sh.step.Op, r); err != nil {
 			return "", err
 		}
+		sh.noted[i].Whole = whole
 		f.add(whole)
 	}
 	return f.hex(), nil
@@ -133,11 +142,12 @@ func (s *solver) inputsOf(ctx context.Context, sh *shared, cur *state) (string, 
 func (s *solver) exactOf(ctx context.Context, sh *shared, cur *state) (string, error) {
 	f := newFramed(keyVersion + " exact")
 	f.add(sh.operation, cur.content)
-	for _, r := range reads(sh.step.Op) {
+	for i, r := range reads(sh.step.Op) {
 		part, err := s.digestOf(ctx, sh.step.Op, r)
 		if err != nil {
 			return "", err
 		}
+		sh.noted[i].Digest = part
 		f.add(part)
 	}
 	return f.hex(), nil
@@ -152,6 +162,9 @@ func (s *solver) cached(ctx context.Context, sh *shared, cur *state) (*state, ke
 		return nil, keys{}, err
 	}
 	hit, k, err := s.lookUp(ctx, sh, cur)
+	if hit == nil && err == nil {
+		s.explain(sh)
+	}
 	if hit == nil || err != nil {
 		return nil, k, err
 	}
@@ -229,7 +242,7 @@ func (s *solver) contentsOf(ctx context.Context, f plan.From) (*contents, error)
 	defer s.mu.Unlock()
 	c, ok := s.contents[f]
 	if !ok {
-		c = &contents{Tree: t, known: map[string]digest.Digest{}}
+		c = &contents{Tree: t, sparse: f == (plan.From{}), known: map[string]digest.Digest{}}
 		s.contents[f] = c
 	}
 	return c, nil

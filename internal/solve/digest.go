@@ -19,6 +19,7 @@ import (
 
 	"hako/internal/filecopy"
 	"hako/internal/plan"
+	"hako/internal/trail"
 	"hako/internal/tree"
 )
 
@@ -42,6 +43,8 @@ func (f framed) hex() string { return hex.EncodeToString(f.Sum(nil)) }
 // contents knows the digests of files of a tree; each is read at most once.
 type contents struct {
 	tree.Tree
+	// sparse says that it is the build context, see [filecopy.Request].
+	sparse bool
 
 	mu    sync.Mutex // guards known
 	known map[string]digest.Digest
@@ -109,10 +112,11 @@ func (s stand) Open(path string) (io.ReadCloser, error) {
 
 // copied identifies what a COPY takes of from: paths, types, modes, owners, contents, links, attributes, but no times.
 // What it is copied to and what it becomes there is in the operation and in the stage.
-func copied(ctx context.Context, op *plan.Copy, from *contents, sparse bool) (id string, sizeBytes int64, err error) {
+// files gets a note of each; it may be nil.
+func copied(ctx context.Context, op *plan.Copy, from *contents, files *trail.Files) (id string, sizeBytes int64, err error) {
 	var size atomic.Int64
 	changes, err := filecopy.Copy(ctx, &filecopy.Request{
-		From: stand{from, &size}, Sparse: sparse, Paths: op.Paths, Parents: parents(op.Parents), Exclude: op.Exclude, Dest: op.Dest, Add: op.Add,
+		From: stand{from, &size}, Sparse: from.sparse, Paths: op.Paths, Parents: parents(op.Parents), Exclude: op.Exclude, Dest: op.Dest, Add: op.Add,
 	})
 	if err != nil {
 		return "", 0, err
@@ -121,17 +125,19 @@ func copied(ctx context.Context, op *plan.Copy, from *contents, sparse bool) (id
 	err = changes.Each(ctx, func(e tree.Entry, content io.Reader) error {
 		f.entry(&e)
 		if content == nil {
+			files.Add(&e, "")
 			return nil
 		}
 		text, err := io.ReadAll(content)
 		f.add(string(text))
+		files.Add(&e, string(text))
 		return err
 	})
 	return f.hex(), size.Load(), errors.Join(err, changes.Close())
 }
 
 // below identifies everything at and below a path of a tree, as copied does.
-func below(ctx context.Context, from *contents, at string) (_ string, sizeBytes int64, _ error) {
+func below(ctx context.Context, from *contents, at string, files *trail.Files) (_ string, sizeBytes int64, _ error) {
 	f := newFramed("mounted 1")
 	var walk func(p string) error
 	walk = func(p string) error {
@@ -148,9 +154,11 @@ func below(ctx context.Context, from *contents, at string) (_ string, sizeBytes 
 		case tree.Regular:
 			id, err := from.digest(p)
 			f.add(id.String())
+			files.Add(&e, id.String())
 			sizeBytes += e.Size
 			return err
 		case tree.Dir:
+			files.Add(&e, "")
 			names, err := from.Tree.ReadDir(p)
 			if err != nil {
 				return err
@@ -160,6 +168,8 @@ func below(ctx context.Context, from *contents, at string) (_ string, sizeBytes 
 					return err
 				}
 			}
+		default:
+			files.Add(&e, "")
 		}
 		return nil
 	}

@@ -9,6 +9,7 @@ import (
 	"hako/internal/filecopy"
 	"hako/internal/image"
 	"hako/internal/plan"
+	"hako/internal/trail"
 )
 
 // keyVersion is part of every key: a change of what keys or layers mean makes all older records unknown.
@@ -79,22 +80,22 @@ func withoutProxies(env, declared []string) []string {
 
 // digestOf identifies what op reads at r. Files are read unless the tree knows their digests.
 func (s *solver) digestOf(ctx context.Context, op plan.Op, r read) (string, error) {
-	id, _, err := s.measure(ctx, op, r)
+	id, _, err := s.measure(ctx, op, r, nil)
 	return id, err
 }
 
-// measure is digestOf, and how many bytes the files have.
-func (s *solver) measure(ctx context.Context, op plan.Op, r read) (id string, sizeBytes int64, err error) {
+// measure is digestOf, and how many bytes the files have. files gets a note of each; it may be nil.
+func (s *solver) measure(ctx context.Context, op plan.Op, r read, files *trail.Files) (id string, sizeBytes int64, err error) {
 	c, err := s.contentsOf(ctx, r.from)
 	if err != nil {
 		return "", 0, err
 	}
 	if cp, ok := op.(*plan.Copy); ok && r.path == "" {
-		return copied(ctx, cp, c, r.from == (plan.From{}))
+		return copied(ctx, cp, c, files)
 	}
 	literal, err := filecopy.Find(c.Tree, r.from.String(), r.path)
 	if err != nil {
 		return "", 0, err
 	}
-	return below(ctx, c, literal)
+	return below(ctx, c, literal, files)
 }

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"hako/internal/plan"
+	"hako/internal/trail"
 )
 
 // share knows which steps are the same: equal operations on equal states. Graphs for several platforms have most of
@@ -43,6 +44,8 @@ type shared struct {
 	// keeps says whether the cache wants the step's result, and why, perhaps, why not.
 	keeps bool
 	why   string
+	// noted is what is known of what it reads, in the order of reads; set by consult, and completed when the step is looked up.
+	noted []trail.Read
 	// result says that the layer is in an image that is built.
 	result bool
 	// link makes the layer of a COPY --link; nil for others.

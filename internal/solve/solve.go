@@ -11,6 +11,7 @@ import (
 	"net"
 	"os"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/opencontainers/go-digest"
@@ -22,6 +23,7 @@ import (
 	"hako/internal/plan"
 	"hako/internal/rootfs"
 	"hako/internal/sandbox"
+	"hako/internal/trail"
 	"hako/internal/tree"
 )
 
@@ -118,6 +120,12 @@ type Parts struct {
 	Latest *time.Time
 	// Cache keeps what steps make; nil for none.
 	Cache Cache
+	// Trailed, if not nil, gets a note of what the steps were made of, unless all of them came from the cache. It is called
+	// once, also if a step fails.
+	Trailed func(t *trail.Trail)
+	// Explain says to tell why steps are not taken from the cache: what has changed since Before, which may be nil.
+	Explain bool
+	Before  *trail.Trail
 	// CacheMounts keeps what steps leave in their caches; nil for none.
 	CacheMounts CacheMounts
 	// ReadsResult says that the files of the results are going to be read, not only pushed.
@@ -169,7 +177,9 @@ func Solve(ctx context.Context, graphs []*plan.Graph, parts Parts) ([]*Result, e
 	for _, l := range s.share.links {
 		group.Go(func() error { return s.unlessLost(s.link(ctx, l)) })
 	}
-	if err := errors.Join(group.Wait(), s.lost); err != nil {
+	err := errors.Join(group.Wait(), s.lost)
+	s.leaveTrail(graphs)
+	if err != nil {
 		return nil, err
 	}
 	results := make([]*Result, len(graphs))
@@ -196,6 +206,9 @@ type solver struct {
 	// held are the parts of contexts that steps mount.
 	held   *heldParts
 	caches *caches
+
+	// missed says that a step was not in the cache.
+	missed atomic.Bool
 
 	mu       sync.Mutex // guards what follows
 	contents map[plan.From]*contents

@@ -15,6 +15,8 @@ import (
 //	output    a line of a command     step, stream (stdout, stderr); base64 if the line is not UTF-8: then msg is a rendering
 //	done      a step succeeded        step, seconds, cached
 //	failed    a step failed           step, seconds, error; exitCode of a command, 255 after a signal
+//	miss      why a step was not     step, file, line, kind (new, instruction, removed, base, above, part, file, source, gone), subject,
+//	          in the cache           change, cause: the step further up that it happened to
 //	progress  bytes of a transfer     transfer, done and total in bytes, finished
 //	warning   goes on, but look       file, line, endLine, source where it is about the Dockerfile; rule, description, url if it breaks a rule
 //	log       anything else
@@ -47,6 +49,11 @@ type record struct {
 	Rule        string   `json:"rule,omitempty"`
 	Description string   `json:"description,omitempty"`
 	URL         string   `json:"url,omitempty"`
+
+	Kind    string `json:"kind,omitempty"`
+	Subject string `json:"subject,omitempty"`
+	Change  string `json:"change,omitempty"`
+	Cause   string `json:"cause,omitempty"`
 
 	ExitCode int      `json:"exitCode,omitempty"`
 	Output   []string `json:"output,omitempty"`

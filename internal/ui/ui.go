@@ -133,6 +133,11 @@ func (u *UI) Emit(e event.Event) {
 	case event.StepDone:
 		delete(u.active, e.Step)
 		u.done(e)
+	case event.CacheMiss:
+		u.line(record{
+			level: Info, Type: "miss", Step: e.Step, Message: "not cached: " + e.Message, File: e.Span.File, Line: e.Span.Start,
+			Kind: e.Kind, Subject: e.Subject, Change: e.Change, Cause: e.Cause,
+		})
 	case event.Progress:
 		u.progress(e)
 	case event.Warning:
@@ -250,7 +255,7 @@ func (u *UI) line(r record) {
 		return
 	}
 	text := r.Message
-	if r.File != "" {
+	if r.File != "" && r.Type != "miss" {
 		text = fmt.Sprintf("%s:%d: %s", r.File, r.Line, text)
 	}
 	if r.Step != "" {
