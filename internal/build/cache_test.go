@@ -1,9 +1,7 @@
 package build_test
 
 import (
-	"fmt"
 	"io"
-	"math/rand/v2"
 	"os"
 	"path/filepath"
 	"slices"
@@ -86,6 +84,15 @@ func (b *cacheBench) touch(t *testing.T, name string, seconds int64) {
 // build builds with the cache, or without one, and returns the image's digest.
 func (b *cacheBench) build(t *testing.T, cached bool) (digest.Digest, *steps) {
 	t.Helper()
+	r, log, err := b.result(t, cached)
+	if err != nil {
+		t.Fatalf("build (cached: %v): %v\n%s", cached, err, b.text(t))
+	}
+	return r.Digest, log
+}
+
+func (b *cacheBench) result(t *testing.T, cached bool) (*build.Result, *steps, error) {
+	t.Helper()
 	log := &steps{}
 	req := b.request
 	if cached {
@@ -94,10 +101,7 @@ func (b *cacheBench) build(t *testing.T, cached bool) (digest.Digest, *steps) {
 	r, err := build.Build(t.Context(), build.Env{
 		Now: func() time.Time { return time.Unix(1_700_000_000, 0) }, Getenv: func(string) string { return "" }, Cwd: b.dir, Stdout: io.Discard, Events: log,
 	}, req)
-	if err != nil {
-		t.Fatalf("build (cached: %v): %v\n%s", cached, err, b.text(t))
-	}
-	return r.Digest, log
+	return r, log, err
 }
 
 func (b *cacheBench) text(t *testing.T) string {
@@ -271,145 +275,6 @@ func TestCacheIgnoresTimes(t *testing.T) {
 	if _, log := b.build(t, true); len(log.cached) != 1 {
 		t.Errorf("ran %v", log.ran)
 	}
-}
-
-// cacheCases is how many random cases TestCacheIsAlwaysRight tries; HAKO_CACHE_CASES changes it.
-func cacheCases() int {
-	if n, err := strconv.Atoi(os.Getenv("HAKO_CACHE_CASES")); err == nil {
-		return n
-	}
-	return 400
-}
-
-// TestCacheIsAlwaysRight makes random Dockerfiles and contexts, changes one thing after the other, and compares what the cache
-// gives with what a build without it makes. A second build of the same is all from the cache.
-func TestCacheIsAlwaysRight(t *testing.T) {
-	t.Parallel()
-	const changes = 4
-	for seed := range cacheCases() / (changes + 1) {
-		t.Run(strconv.Itoa(seed), func(t *testing.T) {
-			t.Parallel()
-			g := &cacheGenerator{cacheBench: newCacheBench(t), rng: rand.New(rand.NewPCG(uint64(seed), 11))} //nolint:gosec // small
-			g.start(t)
-			g.same(t, "first")
-			for i := range changes {
-				what := g.change(t)
-				g.same(t, fmt.Sprintf("change %d, %s", i, what))
-				if _, log := g.build(t, true); len(log.ran) > 0 {
-					t.Errorf("after change %d, %s: a repeated build ran %v\n%s", i, what, log.ran, g.text(t))
-				}
-			}
-		})
-	}
-}
-
-// cacheGenerator makes random builds.
-type cacheGenerator struct {
-	*cacheBench
-	rng    *rand.Rand
-	stages []cacheStage
-	ignore []string
-}
-
-type cacheStage struct {
-	base  string
-	lines []string
-}
-
-func (g *cacheGenerator) pick(of ...string) string { return of[g.rng.IntN(len(of))] }
-
-func (g *cacheGenerator) name() string {
-	return g.pick("a.txt", "b.txt", "c", "d/a.txt", "d/b", "d/e/f", "e/a.txt", "passwd")
-}
-
-func (g *cacheGenerator) content() string {
-	return g.pick("", "1", "2", "some text", "root:x:0:0::/:/\nme:x:1:2::/:/\n", "me:x:3:4::/:/\n")
-}
-
-func (g *cacheGenerator) start(t *testing.T) {
-	t.Helper()
-	for _, f := range []string{"a.txt", "c", "d/a.txt", "d/e/f", "e/a.txt", "passwd"} {
-		g.file(t, f, g.content())
-	}
-	for i := range 1 + g.rng.IntN(3) {
-		st := cacheStage{base: "scratch"}
-		if i > 0 && g.rng.IntN(3) == 0 {
-			st.base = fmt.Sprintf("s%d", g.rng.IntN(i))
-		}
-		for range 1 + g.rng.IntN(4) {
-			st.lines = append(st.lines, g.line(i))
-		}
-		g.stages = append(g.stages, st)
-	}
-	g.write(t)
-}
-
-// line is an instruction of stage number i that cannot fail.
-func (g *cacheGenerator) line(i int) string {
-	if i > 0 && g.rng.IntN(3) == 0 {
-		return fmt.Sprintf("COPY --from=s%d %s /from%s/", g.rng.IntN(i), g.pick("/*.txt*", "/d*", ".", "/x*"), g.pick("", "/x"))
-	}
-	flags := g.pick("", "", "", "--chown=1:2 ", "--chmod=600 ", "--parents ", "--exclude=*.txt ", "--link ")
-	switch g.rng.IntN(5) {
-	case 0:
-		return "WORKDIR " + g.pick("/w", "/d", "/w/x", "y")
-	case 1:
-		return g.pick("ENV A=1", "LABEL l=1", "ARG V=/w", "USER 5")
-	case 2:
-		return fmt.Sprintf("COPY <<E /h%s\n%s\nE", g.pick("1", "2"), g.pick("one", "two"))
-	}
-	from := g.pick("*.txt*", "d*", ".", "[a-c]*", "e*")
-	if flags == "--parents " && from == "." {
-		from = "d*"
-	}
-	return fmt.Sprintf("COPY %s%s %s", flags, from, g.pick("/", "/d/", "/to/", "$V/x/"))
-}
-
-func (g *cacheGenerator) write(t *testing.T) {
-	t.Helper()
-	var b strings.Builder
-	b.WriteString("# syntax=docker/dockerfile:1\nARG V=/v\n")
-	for i, st := range g.stages {
-		fmt.Fprintf(&b, "FROM %s AS s%d\nARG V=/v\n%s\n", st.base, i, strings.Join(st.lines, "\n"))
-	}
-	fmt.Fprintf(&b, "FROM scratch\nCOPY --from=s%d . /last/\n", len(g.stages)-1)
-	g.file(t, "Dockerfile", b.String())
-	g.file(t, ".dockerignore", "Dockerfile\n.dockerignore\n"+strings.Join(g.ignore, "\n"))
-}
-
-// change changes one thing.
-func (g *cacheGenerator) change(t *testing.T) string {
-	t.Helper()
-	st := g.rng.IntN(len(g.stages))
-	lines := &g.stages[st].lines
-	n := g.rng.IntN(len(*lines))
-	what := ""
-	switch g.rng.IntN(7) {
-	case 0, 1:
-		f := g.name()
-		what = "file " + f
-		g.file(t, f, g.content())
-	case 2:
-		f := g.name()
-		what = "file " + f + " removed"
-		if _, err := os.Stat(filepath.Join(g.dir, f)); err == nil {
-			remove(t, g.cacheBench, f)
-		}
-	case 3:
-		(*lines)[n] = g.line(st)
-		what = fmt.Sprintf("line %d of s%d", n, st)
-	case 4:
-		*lines = slices.Insert(*lines, n, g.line(st))
-		what = fmt.Sprintf("line before %d of s%d", n, st)
-	case 5:
-		g.ignore = []string{g.pick("d/b", "**/a.txt", "!d", "e")}
-		what = "ignore " + g.ignore[0]
-	case 6:
-		g.request.BuildArgs = map[string]string{"V": g.pick("/v", "/w", "/d")}
-		what = "V=" + g.request.BuildArgs["V"]
-	}
-	g.write(t)
-	return what
 }
 
 // Builds at the same time share one cache.
