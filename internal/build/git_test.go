@@ -313,8 +313,16 @@ func TestGitContexts(t *testing.T) {
 			t.Errorf("%s: %s, want %s", tc.place, got, tc.want)
 		}
 	}
-	if text := w.logged.text(); strings.Contains(text, "token@") || strings.Contains(text, "u:p") {
-		t.Errorf("a secret is shown: %s", text)
+	secrets := w.logged.text()
+	w.variable = nil
+	if _, err := w.build(t, build.Request{Context: "git://" + https + "/r.git#with-module"}); err != nil {
+		t.Error(diag.Format(err))
+	}
+	if text := w.logged.text(); !strings.Contains(text, "its submodules are empty directories") || !strings.Contains(text, "keep-git-dir") {
+		t.Errorf("what is left out is not said: %s", text)
+	}
+	if strings.Contains(secrets, "token@") || strings.Contains(secrets, "u:p") {
+		t.Errorf("a secret is shown: %s", secrets)
 	}
 }
 

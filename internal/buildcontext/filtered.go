@@ -8,6 +8,8 @@ import (
 	"slices"
 	"sync"
 
+	"github.com/opencontainers/go-digest"
+
 	"hako/internal/tree"
 )
 
@@ -138,4 +140,15 @@ func ignoreMissing(err error) error {
 		return nil
 	}
 	return err
+}
+
+// ContentDigest is the digest of the file at p, if the tree under this one knows it without reading the file.
+func (f *filtered) ContentDigest(p string) (digest.Digest, bool) {
+	d, ok := f.under.(interface {
+		ContentDigest(path string) (digest.Digest, bool)
+	})
+	if !ok || f.check("digest", p) != nil {
+		return "", false
+	}
+	return d.ContentDigest(p)
 }

@@ -83,8 +83,22 @@ func (o *opener) openGit(ctx context.Context) (*Source, error) {
 		Tree: t, Name: gitwire.Redact(spec.Remote), URI: gitURI(spec), Digest: t.Format() + ":" + t.Commit(), Time: &at, SubPathTaken: taken,
 		closers: []func() error{t.Close},
 	}
-	o.Events.Emit(event.Info{Message: fmt.Sprintf("%s is the commit %s of %s", o.req.Title, t.Commit(), s.URI)})
+	o.tellGit(s, spec)
 	return s, nil
+}
+
+// tellGit says which commit it is, and what of it is not there although nobody asked for that.
+func (o *opener) tellGit(s *Source, spec *gittree.Spec) {
+	_, commit, _ := strings.Cut(s.Digest, ":")
+	text := fmt.Sprintf("%s is the commit %s of %s", o.req.Title, commit, s.URI)
+	kaniko := strings.HasPrefix(o.req.Place, "git://")
+	if kaniko && !spec.KeepGitDir {
+		text += ", without .git (--git keep-git-dir=true adds it)"
+	}
+	o.Events.Emit(event.Info{Message: text})
+	if _, err := s.Tree.Lstat(".gitmodules"); err == nil && kaniko && spec.SkipSubmodules && o.req.Git.Submodules == nil {
+		o.Events.Emit(event.Warning{Message: o.req.Title + ": its submodules are empty directories; --git recurse-submodules=true fetches them"})
+	}
 }
 
 // fetchGit fetches the repository, or only the directory that is to take the context's place: then no more is fetched,
