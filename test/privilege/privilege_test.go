@@ -14,7 +14,9 @@ func TestPrivilege(t *testing.T) {
 		run  func(*testing.T, *fixture)
 	}{
 		{"Small", testSmall},
-		{"Mounts", testMounts}, {"Git", testGit},
+		{"Contexts", testContexts},
+		{"Mounts", testMounts},
+		{"Git", testGit},
 		{"ExitCode", testExitCode},
 		{"Stop", testStop},
 		{"Credentials", testCredentials},
