@@ -21,6 +21,7 @@ import (
 	"hako/internal/layer"
 	"hako/internal/plan"
 	"hako/internal/rootfs"
+	"hako/internal/sandbox"
 	"hako/internal/solve"
 )
 
@@ -91,7 +92,11 @@ func (c *chain) size() (n int64) {
 type mountKeeper struct {
 	*builder
 	cache *cache.Cache
-	maker *maker
+	// writes says that what steps leave is kept, not only used.
+	writes bool
+	maker  *maker
+	// engine tells what became of caches.
+	engine sandbox.CacheReader
 	// scope tells caches of builds for other platforms apart.
 	scope string
 
@@ -129,13 +134,18 @@ func (b *builder) openMounts(ctx context.Context) error {
 			return err
 		}
 	}
-	o := cache.Options{Read: []cache.Store{store}, Patience: b.req.Cache.Patience, Events: b.env.Events, Now: b.env.Now}
-	if !b.req.Cache.ReadOnly {
+	signer, writes, err := b.cacheSigner()
+	if err != nil {
+		return err
+	}
+	o := cache.Options{Read: []cache.Store{store}, Signer: signer, Patience: b.req.Cache.Patience, Events: b.env.Events, Now: b.env.Now}
+	writes = writes && !b.req.Cache.ReadOnly
+	if writes {
 		o.Write = store
 	}
 	kept := cache.New(b.life, o)
 	b.closers = append(b.closers, kept.Close)
-	b.mounts = &mountKeeper{builder: b, cache: kept, byID: map[string]*keptMount{}}
+	b.mounts = &mountKeeper{builder: b, cache: kept, writes: writes, byID: map[string]*keptMount{}}
 	return nil
 }
 
@@ -149,6 +159,7 @@ func (b *builder) startMounts(graphs []*plan.Graph) {
 		platforms = append(platforms, image.FormatPlatform(g.Target.Config.Platform))
 	}
 	slices.Sort(platforms)
+	b.mounts.engine = b.engine
 	b.mounts.scope = strings.Join(slices.Compact(platforms), ",")
 	b.mounts.maker = &maker{store: b.store, dir: b.dir, opts: layer.WriteOptions{Compression: layer.Zstd, Digests: true}, life: b.life}
 }
@@ -245,7 +256,7 @@ func (m *mountKeeper) fetch(ctx context.Context, k *keptMount) error {
 // keepMounts keeps what steps left in their caches. It never fails a build.
 func (b *builder) keepMounts(ctx context.Context) {
 	m := b.mounts
-	if m == nil || b.req.Cache.ReadOnly || ctx.Err() != nil {
+	if m == nil || !m.writes || ctx.Err() != nil {
 		return
 	}
 	start := b.env.Now()

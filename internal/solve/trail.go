@@ -60,7 +60,7 @@ func (s *solver) trailOf(st *plan.Stage, last *plan.Step) *trail.Stage {
 		out.Base, out.Digest = st.Base.Image.Name, st.Base.Image.Digest.String()
 	case st.Base.Stage != nil:
 		out.Base = "the stage " + st.Base.Stage.ID()
-		if last != nil || s.finished(st.Base.Stage) {
+		if s.finished(st.Base.Stage) {
 			out.Digest = s.stages[st.Base.Stage].state.content
 		}
 	}
@@ -72,7 +72,9 @@ func (s *solver) trailOf(st *plan.Stage, last *plan.Step) *trail.Stage {
 		made := trail.Step{ID: step.ID, Text: step.Text, Parts: parts(step), Reads: sh.noted}
 		select {
 		case <-sh.done:
-			made.After = sh.state.content
+			if sh.state != nil { // not if a layer of the cache was lost
+				made.After = sh.state.content
+			}
 		default:
 		}
 		out.Steps = append(out.Steps, made)
