@@ -26,10 +26,13 @@ import (
 	"hako/internal/sandbox/choice"
 )
 
-// The test binary is the sandbox's child.
+// The test binary is the sandbox's child, and builds that are killed.
 func TestMain(m *testing.M) {
 	if choice.IsChild(os.Args) {
 		os.Exit(choice.ChildMain())
+	}
+	if spec := os.Getenv(childVariable); spec != "" {
+		os.Exit(cacheChild(spec))
 	}
 	os.Exit(m.Run())
 }

@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"math/rand/v2"
 	"net/http"
 	"os"
 	"os/exec"
@@ -20,6 +21,7 @@ import (
 	"github.com/google/go-containerregistry/pkg/name"
 	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+	"golang.org/x/sys/unix"
 
 	"hako/internal/build"
 	"hako/internal/event"
@@ -356,5 +358,31 @@ func upload(t *testing.T, repository string, data []byte) {
 	})
 	if err != nil {
 		t.Fatal(err)
+	}
+}
+
+// On a full disk the build goes on, and what fitted is there.
+func TestFullDirectory(t *testing.T) {
+	t.Parallel()
+	b := newCacheBench(t)
+	if err := unix.Mount("tmpfs", b.cache, "tmpfs", 0, "size=256k"); err != nil {
+		t.Skipf("needs CAP_SYS_ADMIN: %v", err)
+	}
+	t.Cleanup(func() {
+		if err := unix.Unmount(b.cache, 0); err != nil {
+			t.Error(err)
+		}
+	})
+	noise := make([]byte, 1<<20)
+	_, _ = rand.NewChaCha8([32]byte{}).Read(noise) // never fails
+	b.file(t, "a", "1")
+	b.file(t, "noise", string(noise))
+	b.file(t, "Dockerfile", "FROM scratch\nCOPY a /\n")
+	b.build(t, true)
+	b.file(t, "Dockerfile", "FROM scratch\nCOPY a /\nCOPY noise /\nWORKDIR /w\n")
+	with, log := b.build(t, true)
+	without, _ := b.build(t, false)
+	if with != without || len(log.warnings) != 1 || len(log.cached) != 1 {
+		t.Errorf("%s, %s, cached %v, warnings %q", with, without, log.cached, log.warnings)
 	}
 }
