@@ -18,7 +18,6 @@ import (
 )
 
 const (
-	publicECR = "public.ecr.aws"
 	// publicRegion is where tokens for the public registry come from, wherever one is.
 	publicRegion = "us-east-1"
 )

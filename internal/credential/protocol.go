@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"net/url"
+	"strconv"
 	"strings"
 
 	"github.com/google/go-containerregistry/pkg/authn"
@@ -23,6 +24,10 @@ const (
 	notFound    = "credentials not found in native keychain"
 	noServer    = "no credentials server URL"
 	serverLimit = 64 << 10
+	publicECR   = "public.ecr.aws"
+	// ignoreStorage makes Amazon's helper say yes to whoever wants to store something
+	// (awslabs/amazon-ecr-credential-helper, README).
+	ignoreStorage = "AWS_ECR_IGNORE_CREDS_STORAGE"
 )
 
 // programs are the names of credential helpers as docker's configuration has them, each with the helper that does its work:
@@ -74,6 +79,7 @@ func Serve(ctx context.Context, p Process) (exitCode int) {
 		err = p.get(ctx, suffix)
 	case command == "list":
 		_, err = fmt.Fprintln(p.Stdout, "{}")
+	case (command == "store" || command == "erase") && suffix == "ecr-login" && isTrue(p.Getenv(ignoreStorage)):
 	case command == "store" || command == "erase":
 		err = fmt.Errorf("%s stores nothing: it asks the cloud each time, with the identity of this machine, pod or job", p.Name)
 	case command == "version" || command == "--version" || command == "-v":
@@ -102,6 +108,10 @@ func (p Process) get(ctx context.Context, suffix string) error {
 		return errors.New(noServer)
 	}
 	found, err := p.find(ctx, suffix, hostOf(server))
+	if err != nil && hostOf(server) == publicECR {
+		_, _ = fmt.Fprintln(p.Stderr, err) // a note: everybody may pull from there
+		return errors.New(notFound)
+	}
 	if err != nil {
 		return err
 	}
@@ -117,6 +127,11 @@ func (p Process) find(ctx context.Context, suffix, host string) (*authn.AuthConf
 		return nil, errors.New("this build of hako has no cloud's software (build tag slim)")
 	}
 	return h.Get(ctx, host)
+}
+
+func isTrue(value string) bool {
+	yes, err := strconv.ParseBool(value)
+	return err == nil && yes
 }
 
 // hostOf is the host of a server's address, which may have a scheme and a path.

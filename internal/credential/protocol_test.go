@@ -6,6 +6,7 @@ import (
 	"bytes"
 	"encoding/base64"
 	"encoding/json"
+	"io"
 	"net/http"
 	"net/http/httptest"
 	"strings"
@@ -60,6 +61,43 @@ func TestProtocol(t *testing.T) {
 			t.Errorf("%s %q < %q:\n%s", tc.name, tc.args, tc.stdin, diff)
 		}
 	}
+}
+
+func TestProtocolIgnoresStorage(t *testing.T) {
+	t.Parallel()
+	for value, want := range map[string]int{"true": 0, "1": 0, "false": 1, "x": 1} {
+		for _, name := range []string{"docker-credential-ecr-login", "docker-credential-gcr"} {
+			code := Serve(t.Context(), Process{
+				Name: name, Args: []string{"store"}, Getenv: func(string) string { return value }, Stdin: strings.NewReader("{}"), Stdout: io.Discard, Stderr: io.Discard,
+			})
+			if name == "docker-credential-gcr" {
+				want = 1
+			}
+			if code != want {
+				t.Errorf("%s with %q: %d, want %d", name, value, code, want)
+			}
+		}
+	}
+}
+
+// TestProtocolPublic has no identity for Amazon's public registry, which may be pulled from all the same.
+func TestProtocolPublic(t *testing.T) {
+	cloudEnv(t, map[string]string{"AWS_EC2_METADATA_DISABLED": "true", "AWS_CONFIG_FILE": "/nonexistent", "AWS_SHARED_CREDENTIALS_FILE": "/nonexistent"})
+	got := serve(t, "docker-credential-ecr-login", "public.ecr.aws", "get")
+	if got.Code != 1 || got.Stdout != notFound+"\n" || !strings.Contains(got.Stderr, "public.ecr.aws") {
+		t.Errorf("%+v", got)
+	}
+}
+
+func FuzzHostOf(f *testing.F) {
+	for _, s := range []string{"gcr.io", "https://gcr.io/v1/", "https://%zz", "://", "a:443", "https://[::1]:443/"} {
+		f.Add(s)
+	}
+	f.Fuzz(func(t *testing.T, server string) {
+		if host := hostOf(server); strings.ContainsAny(host, "/?#") {
+			t.Errorf("%q: host %q", server, host)
+		}
+	})
 }
 
 func TestIsProgram(t *testing.T) {
