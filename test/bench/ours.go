@@ -69,6 +69,9 @@ func (h *hako) build(ctx context.Context, dir, ref string) (usage, error) {
 	if h.cache != "" {
 		args = append(args, "--cache-dir", h.cache)
 	}
+	if h.cache != "" && changes(dir) {
+		args = append(args, "--cache", "--cache-repo=oci:"+h.cache+"/steps")
+	}
 	return h.group.measure(ctx, func(ctx context.Context) error { return runIn(ctx, h.group, args...) })
 }
 
@@ -79,6 +82,7 @@ type container struct {
 	what          string
 	privileges    []string
 	version, args []string // of the program
+	cache         string   // its volume of base images, or empty
 }
 
 // openRestricted is the executor image as uid 1000 without capabilities, on a read-only root file system, with a volume.
@@ -132,6 +136,9 @@ func (c *container) forget(context.Context) error { return nil }
 
 func (c *container) build(ctx context.Context, dir, ref string) (usage, error) {
 	args := c.run(append([]string{"-v", dir + ":/workspace:ro", c.image, "--context", "dir:///workspace", "--destination", ref}, c.args...)...)
+	if c.cache != "" && changes(dir) {
+		args = append(args, "--cache", "--cache-repo=oci:"+c.cache+"/steps")
+	}
 	return c.group.measure(ctx, func(ctx context.Context) error {
 		_, err := lab.Must(ctx, args...)
 		return err

@@ -35,10 +35,35 @@ func rows() []row {
 		{"touch", "Debian, COPY of 30,000 small files, RUN touches 5,000", debianBase,
 			"FROM @" + debianBase + "\nCOPY files /files\nRUN find /files -type f | sort | head -n 5000 | xargs touch -d 2020-01-02\n", writeFiles},
 		{"wide", "base of 654 MB, 5 layers, 70,000 files; RUN touch, COPY", wideBase, "FROM @" + wideBase + "\nRUN touch /file\nCOPY hello /\n", writeHello},
+		{"change", "Debian, eight instructions; a one-line change in the last COPY", debianBase, changeDockerfile, writeLine},
 		{"golang", "Go, RUN go build of a web server, COPY into scratch", golangBase, golangDockerfile, writeProgram},
 		{"stages", "four stages of about 5 s (two sleep, CPU, files), joined", busyboxBase, stagesDockerfile, nil},
 		{"big", "busybox, COPY of one 1 GiB file, half random, half text", busyboxBase, "FROM @" + busyboxBase + "\nCOPY big /\n", writeBig},
 	}
+}
+
+const changeDockerfile = "FROM @" + debianBase + `
+ENV NAME=value
+WORKDIR /srv
+RUN seq 100000 > numbers
+COPY Dockerfile /srv/
+RUN sort -n numbers | md5sum > sum
+LABEL name=value
+RUN find /usr | sort > list
+COPY line /srv/
+`
+
+// lineFile is what changes between two builds.
+const lineFile = "line"
+
+func writeLine(dir string) error {
+	return os.WriteFile(filepath.Join(dir, lineFile), []byte("one\n"), 0o644)
+}
+
+// changes says whether the context is one in which a line changes between two builds.
+func changes(dir string) bool {
+	_, err := os.Stat(filepath.Join(dir, lineFile))
+	return err == nil
 }
 
 const golangDockerfile = "FROM @" + golangBase + ` AS build

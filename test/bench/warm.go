@@ -2,12 +2,14 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
 )
 
-// warm is a builder that has built each context once before it is measured, and has kept base images on a volume since.
+// warm is a builder that has built each context once before it is measured, and has kept base images on a volume since; steps, too,
+// in a context that changes between two builds.
 type warm struct {
 	builder
 	built map[string]bool // contexts
@@ -15,14 +17,36 @@ type warm struct {
 
 func newWarm(bu builder) builder { return &warm{builder: bu, built: map[string]bool{}} }
 
-func (w *warm) build(ctx context.Context, dir, ref string) (usage, error) {
+func (w *warm) build(ctx context.Context, dir, ref string) (u usage, err error) {
+	if changes(dir) {
+		// Each build finds another line than the ones before; the first that is measured, the one that the others find, too.
+		defer func() { err = errors.Join(err, writeLine(dir)) }()
+	}
 	if !w.built[dir] {
+		if err := w.change(dir, "before"); err != nil {
+			return usage{}, err
+		}
 		if _, err := w.builder.build(ctx, dir, ref); err != nil {
 			return usage{}, err
 		}
 		w.built[dir] = true
+		if changes(dir) {
+			if err := writeLine(dir); err != nil {
+				return usage{}, err
+			}
+		}
+	} else if err := w.change(dir, ref); err != nil {
+		return usage{}, err
 	}
 	return w.builder.build(ctx, dir, ref)
+}
+
+// change changes the line of a context that has one.
+func (w *warm) change(dir, text string) error {
+	if !changes(dir) {
+		return nil
+	}
+	return os.WriteFile(filepath.Join(dir, lineFile), []byte(text+"\n"), 0o644)
 }
 
 // openWarm is hako with the engine that it chooses itself, and a volume.
@@ -75,6 +99,6 @@ func (b *bench) openRestrictedWarm(ctx context.Context) (builder, error) {
 	if !ok {
 		return nil, fmt.Errorf("%T is no container", bu) // cannot be
 	}
-	c.args = append(c.args, "--cache-dir=/cache")
+	c.args, c.cache = append(c.args, "--cache-dir=/cache"), "/cache"
 	return newWarm(c), nil
 }
