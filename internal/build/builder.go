@@ -31,6 +31,7 @@ import (
 	"hako/internal/registry"
 	"hako/internal/sandbox/child"
 	"hako/internal/sandbox/choice"
+	"hako/internal/sandbox/native"
 	"hako/internal/sign"
 	"hako/internal/sshagent"
 	"hako/internal/workdir"
@@ -121,7 +122,7 @@ func (b *builder) stepDir() (string, error) {
 	if b.req.WorkDir == "" && onOverlay(place.Path()) {
 		// A container's own file system cannot hold an upper, but there may be a volume.
 		others := slices.DeleteFunc(b.places(), onOverlay)
-		other, err := workdir.Open(workdir.Options{Candidates: others})
+		other, err := workdir.Open(workdir.Options{Candidates: others, Stubborn: b.clear})
 		if err != nil {
 			return "", err
 		}
@@ -133,11 +134,19 @@ func (b *builder) stepDir() (string, error) {
 	if place.Path() == "" {
 		return "", errNoDir
 	}
-	dir := filepath.Join(place.Path(), "steps")
+	dir := filepath.Join(place.Path(), stepsName)
 	if err := os.Mkdir(dir, 0o700); err != nil {
 		return "", fmt.Errorf("make the directory of steps: %w", err)
 	}
 	return dir, nil
+}
+
+// stepsName is the directory for what native steps write, in a work directory.
+const stepsName = "steps"
+
+// clear deletes what native steps of a builder that was killed have left, and belongs to their users.
+func (b *builder) clear(dir string) error {
+	return native.Clear(b.life, filepath.Join(dir, stepsName))
 }
 
 // onOverlay says whether a directory is on an overlay file system.
@@ -195,7 +204,7 @@ func (b *builder) openState(ctx context.Context) error {
 
 // openFetchers opens the work directory and what reaches servers.
 func (b *builder) openFetchers() (err error) {
-	b.dir, err = workdir.Open(workdir.Options{Explicit: b.req.WorkDir, Candidates: b.places()})
+	b.dir, err = workdir.Open(workdir.Options{Explicit: b.req.WorkDir, Candidates: b.places(), Stubborn: b.clear})
 	if err != nil {
 		return err
 	}

@@ -28,9 +28,12 @@ type private struct {
 	lock *os.File
 }
 
+// remover removes what is in the directory of a dead build that its owner cannot remove; an error says why it cannot, either.
+type remover func(path string) error
+
 // newPrivate sweeps parent and makes a new directory in it.
-func newPrivate(parent string) (*private, error) {
-	sweep(parent)
+func newPrivate(parent string, stubborn remover) (*private, error) {
+	sweep(parent, stubborn)
 	const attempts = 100
 	for range attempts {
 		p, err := tryPrivate(filepath.Join(parent, prefix+rand.Text()))
@@ -52,7 +55,7 @@ func tryPrivate(path string) (*private, error) {
 		return nil, errors.Join(errLockTaken, lock.Close())
 	}
 	if err := os.Mkdir(path, 0o700); err != nil {
-		return nil, errors.Join(err, p.remove())
+		return nil, errors.Join(err, p.remove(nil))
 	}
 	return p, nil
 }
@@ -66,14 +69,22 @@ func (p *private) holdLock() bool {
 	return unix.Fstat(int(p.lock.Fd()), &st) == nil && st.Nlink > 0
 }
 
-// remove deletes the directory, whatever modes a build left in it, and its lock.
-func (p *private) remove() error {
-	return errors.Join(removeAll(p.path), os.Remove(p.path+lockSuffix), p.lock.Close())
+// remove deletes the directory, whatever modes a build left in it, and its lock. If there is something that it cannot delete, the
+// lock's file stays, so that somebody who can will find it.
+func (p *private) remove(stubborn remover) error {
+	err := removeAll(p.path)
+	if err != nil && stubborn != nil {
+		err = errors.Join(stubborn(p.path), removeAll(p.path))
+	}
+	if err == nil {
+		err = os.Remove(p.path + lockSuffix)
+	}
+	return errors.Join(err, p.lock.Close())
 }
 
 // sweep removes what dead builds of the same user have left in parent. What it cannot remove stays:
 // that is no reason not to build.
-func sweep(parent string) {
+func sweep(parent string, stubborn remover) {
 	names, err := os.ReadDir(parent)
 	if err != nil {
 		return
@@ -83,11 +94,11 @@ func sweep(parent string) {
 		if !isLock || !strings.HasPrefix(base, prefix) || !n.Type().IsRegular() {
 			continue
 		}
-		sweepOne(filepath.Join(parent, base))
+		sweepOne(filepath.Join(parent, base), stubborn)
 	}
 }
 
-func sweepOne(path string) {
+func sweepOne(path string, stubborn remover) {
 	lock, err := os.OpenFile(path+lockSuffix, os.O_RDWR|unix.O_NOFOLLOW, 0)
 	if err != nil {
 		return
@@ -98,7 +109,7 @@ func sweepOne(path string) {
 		_ = lock.Close() // nothing was written
 		return
 	}
-	_ = p.remove() // best effort: the next build tries again
+	_ = p.remove(stubborn) // best effort: the next build tries again
 }
 
 // removeAll is os.RemoveAll, but for directories that their owner may not write to.

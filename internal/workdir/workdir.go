@@ -28,6 +28,9 @@ type Options struct {
 	// Candidates are tried if Explicit is empty. They are not created; the first usable one wins,
 	// but a disk is preferred to a tmpfs.
 	Candidates []string
+	// Stubborn, if not nil, is called for the directory of a build that was killed if there is something in it that this user cannot
+	// delete, because it belongs to users of a user namespace. It deletes that, or says why it cannot.
+	Stubborn func(path string) error
 }
 
 // Mode says which files live where.
@@ -103,13 +106,13 @@ func Open(opts Options) (*Dir, error) {
 		err := fmt.Errorf("use work directory %s: %w", opts.Explicit, d.report.Tried[0].Err)
 		return nil, errors.Join(err, d.Close())
 	}
-	if err := d.choose(); err != nil {
+	if err := d.choose(opts.Stubborn); err != nil {
 		return nil, errors.Join(err, d.Close())
 	}
 	return d, nil
 }
 
-func (d *Dir) choose() error {
+func (d *Dir) choose(stubborn remover) error {
 	r := &d.report
 	r.Exec = best(r.Tried, func(a Attempt) bool { return a.Err == nil && a.ExecErr == nil })
 	r.Data = best(r.Tried, func(a Attempt) bool { return a.Err == nil })
@@ -131,7 +134,7 @@ func (d *Dir) choose() error {
 		return nil
 	}
 	var err error
-	if d.data, err = newPrivate(r.Data); err != nil {
+	if d.data, err = newPrivate(r.Data, stubborn); err != nil {
 		return err
 	}
 	switch r.Exec {
@@ -139,7 +142,7 @@ func (d *Dir) choose() error {
 	case r.Data:
 		d.exec = d.data
 	default:
-		d.exec, err = newPrivate(r.Exec)
+		d.exec, err = newPrivate(r.Exec, stubborn)
 	}
 	return err
 }
@@ -177,10 +180,10 @@ func (d *Dir) Close() error {
 	d.closeOnce.Do(func() {
 		var errs []error
 		if d.exec != nil && d.exec != d.data {
-			errs = append(errs, d.exec.remove())
+			errs = append(errs, d.exec.remove(nil))
 		}
 		if d.data != nil {
-			errs = append(errs, d.data.remove())
+			errs = append(errs, d.data.remove(nil))
 		}
 		for i := len(d.created) - 1; i >= 0; i-- {
 			err := unix.Rmdir(d.created[i])

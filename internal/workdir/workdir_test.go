@@ -257,3 +257,62 @@ func TestNoexecPlaceHoldsDataOnly(t *testing.T) {
 		t.Errorf("left: %v", err)
 	}
 }
+
+// TestStubbornLeftoversAreKeptInMind cannot delete what a dead build has left before somebody helps.
+func TestStubbornLeftoversAreKeptInMind(t *testing.T) {
+	t.Parallel()
+	place := t.TempDir()
+	dead := filepath.Join(place, "hako-DEAD")
+	if err := os.MkdirAll(filepath.Join(dead, "steps"), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(dead+".lock", nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	release, err := stubborn(filepath.Join(dead, "steps", "file"))
+	if err != nil {
+		t.Skip("needs files that cannot be deleted (chattr +i): ", err)
+	}
+	var asked []string
+	for i, want := range [][]string{{"hako-DEAD", "hako-DEAD.lock"}, nil} {
+		d := open(t, workdir.Options{Candidates: []string{place}, Stubborn: func(path string) error {
+			asked = append(asked, path)
+			if i == 0 {
+				return errors.New("not today")
+			}
+			return release()
+		}})
+		if err := d.Close(); err != nil {
+			t.Fatal(err)
+		}
+		if diff := cmp.Diff(want, names(t, place)); diff != "" {
+			t.Error(diff)
+		}
+	}
+	if diff := cmp.Diff([]string{dead, dead}, asked); diff != "" {
+		t.Error(diff)
+	}
+}
+
+// stubborn makes a file that cannot be deleted until the result is called.
+func stubborn(path string) (release func() error, err error) {
+	if err := os.WriteFile(path, nil, 0o600); err != nil {
+		return nil, err
+	}
+	f, err := os.Open(path)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	const immutable = 0x10 // FS_IMMUTABLE_FL, linux/fs.h
+	if err := unix.IoctlSetPointerInt(int(f.Fd()), unix.FS_IOC_SETFLAGS, immutable); err != nil {
+		return nil, err
+	}
+	return func() error {
+		f, err := os.Open(path)
+		if err != nil {
+			return err
+		}
+		return errors.Join(unix.IoctlSetPointerInt(int(f.Fd()), unix.FS_IOC_SETFLAGS, 0), f.Close())
+	}, nil
+}

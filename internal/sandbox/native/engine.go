@@ -113,6 +113,13 @@ func Probe(ctx context.Context, options Options) (Report, error) {
 	return r, errors.Join(err, e.Close())
 }
 
+// Clear empties the directory of an engine whose process was killed. What steps on the rung [SetuidMap] have left there belongs to
+// users that only such a child can be. It returns an [*UnavailableError] if there can be none.
+func Clear(ctx context.Context, dir string) error {
+	_, err := Probe(ctx, Options{Dir: dir, Rungs: []Rung{SetuidMap}}) // a child's first act
+	return err
+}
+
 // start starts a child on the first rung that bears. Once one did, no other is tried.
 func (e *Engine) start(ctx context.Context) (*remote.Process, error) {
 	e.mu.Lock()

@@ -66,6 +66,7 @@ func TestPlainUser(t *testing.T) {
 	if os.Geteuid() != 0 {
 		traits := sandboxtest.Traits{NoNodes: true, ForeignDevices: true}
 		sandboxtest.RunWith(t, traits, func(t *testing.T) sandbox.Engine { return newEngine(t, native.SetuidMap) })
+		clears(t)
 		return
 	}
 	for _, tool := range []string{"unshare", "setpriv"} {
@@ -107,6 +108,26 @@ func TestPlainUser(t *testing.T) {
 	cmd.Dir = dir
 	if out, err := cmd.CombinedOutput(); err != nil {
 		t.Errorf("as a plain user: %v\n%s", err, out)
+	}
+}
+
+// clears leaves what a killed builder leaves: files of users that there are only in a user namespace.
+func clears(t *testing.T) {
+	t.Helper()
+	dir := t.TempDir()
+	out, err := exec.CommandContext(t.Context(), "unshare", "--user", "--map-auto", "--map-root-user", "sh", "-c",
+		"mkdir -m 700 $0/theirs && touch $0/theirs/file && chown -R 5:5 $0/theirs", dir).CombinedOutput()
+	if err != nil {
+		t.Skipf("needs unshare --map-auto: %v\n%s", err, out)
+	}
+	if err := os.RemoveAll(filepath.Join(dir, "theirs")); err == nil {
+		t.Error("a plain user can delete it")
+	}
+	if err := native.Clear(t.Context(), dir); err != nil {
+		t.Error(err)
+	}
+	if left, err := os.ReadDir(dir); err != nil || len(left) > 0 {
+		t.Error("left: ", left, err)
 	}
 }
 
