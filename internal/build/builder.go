@@ -275,7 +275,7 @@ func (b *builder) openRegistry() (err error) {
 	o := b.req.Outputs
 	b.bases = imagesource.New(imagesource.Options{
 		Registry: b.client, Dir: b.dir, Blobs: b.store, Keep: b.keeps, Shared: b.shares, Events: b.env.Events,
-		Mirrors: b.mirrors(), OnlyMirrors: b.req.Registry.OnlyMirrors, Cwd: b.env.Cwd, Warmed: b.warmed(), Prepared: b.openPrepared(),
+		Mirrors: b.mirrors(), OnlyMirrors: b.req.Registry.OnlyMirrors, Retries: b.req.Registry.PullRetries, Cwd: b.env.Cwd, Warmed: b.warmed(), Prepared: b.openPrepared(),
 	})
 	b.closers = append(b.closers, b.bases.Close)
 	b.output, err = output.New(b.client, output.Options{

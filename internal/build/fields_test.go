@@ -55,7 +55,7 @@ func names(t *testing.T, dirs ...string) (read, set map[string]bool) {
 // waiting are the fields that nobody uses yet, and why nothing is lost by that.
 func waiting() map[string]string {
 	return map[string]string{
-		"output.Options.RetryDelay":   "for tests; the default holds",
+		"output.Options.RetryDelay": "for tests; the default holds", "imagesource.Options.RetryDelay": "for tests; the default holds",
 		"registry.Options.RetryDelay": "for tests; the default holds", "registry.Options.IdleTimeout": "for tests; the default holds",
 		"registry.Options.Transfers":   "no flag; the default holds",
 		"filecopy.Request.MaxUnpacked": "no flag; the default holds",

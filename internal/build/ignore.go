@@ -27,6 +27,9 @@ type ignored [][]string
 func parseIgnored(paths []string) (ignored, error) {
 	var out ignored
 	for _, p := range paths {
+		if p == "" { // a template that was not filled in
+			continue
+		}
 		clean := strings.TrimPrefix(path.Join("/", p), "/")
 		if _, err := path.Match(clean, ""); err != nil {
 			return nil, &diag.Error{What: fmt.Sprintf("--ignore-path %q", p), Cause: err, Hint: "Mend the pattern; \\[ stands for a bracket."}

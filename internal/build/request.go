@@ -155,6 +155,8 @@ type Registry struct {
 	// "CERTIFICATE,KEY" files to show to a host.
 	Certificates, ClientCertificates []KeyValue
 	// Mirrors are places to ask for the images of a registry, in order: registry and "host[:port][/prefix]".
+	// PullRetries is how often an image is looked for again that a place does not give.
+	PullRetries int
 	// OnlyMirrors says not to ask a registry that has mirrors itself.
 	Mirrors     []KeyValue
 	OnlyMirrors bool

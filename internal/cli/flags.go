@@ -47,9 +47,8 @@ type flag struct {
 }
 
 const (
-	whyNoRootFS   = "no base image is unpacked over the builder's files, so there is nothing to repeat, clean or protect"
-	whyExact      = "a step's changes are recorded exactly and at no extra cost, whatever the mode"
-	whyRetriesNet = "every request to a registry is repeated as needed"
+	whyNoRootFS = "no base image is unpacked over the builder's files, so there is nothing to repeat, clean or protect"
+	whyExact    = "a step's changes are recorded exactly and at no extra cost, whatever the mode"
 )
 
 // flags is the whole command line of "hako build" and of "executor".
@@ -142,7 +141,7 @@ func registryFlags() []flag {
 		{name: "registry-map", kind: multimapKind, help: "HOST=MIRROR[;HOST=MIRROR], mirrors of registries, asked before them in this order", forks: "GCO", status: used},
 		{name: "skip-default-registry-fallback", kind: boolKind, def: "false", help: "fail if no mirror has an image", forks: "GCO", status: used},
 		{name: "push-retry", kind: intKind, def: "0", help: "times to repeat a whole push that failed", forks: "GCO", status: used},
-		{name: "image-download-retry", kind: intKind, def: "0", help: "times to repeat the fetch of a manifest", forks: "GCO", status: noEffect, why: whyRetriesNet},
+		{name: "image-download-retry", kind: intKind, def: "0", help: "times to look for a base image again that a registry or mirror does not give, whatever the reason, after 1, 2, 4 seconds; cut downloads go on in any case", forks: "GCO", status: used},
 		{name: "push-ignore-immutable-tag-errors", kind: boolKind, def: "false", help: "succeed if the tag exists and the registry lets no tag change", forks: "GCO", status: used},
 		{name: "skip-push-permission-check", kind: boolKind, def: "false", help: "do not check before the build that every destination can be pushed to", forks: "GCO", status: used},
 		{name: "credential-helpers", kind: multiKind, help: "where to look for credentials after the configuration files, in order: env, google, ecr, acr, gitlab; all if not given, none if empty", forks: "O", status: used},

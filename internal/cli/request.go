@@ -24,7 +24,7 @@ func (c *command) request(vs *values, operands []string) (build.Request, error) 
 		Jobs:         vs.int("jobs"),
 		Sandbox:      c.sandbox(vs),
 		BuildArgs:    c.buildArgs(vs.list("build-arg")),
-		Labels:       pairs(vs.list("label"), "="),
+		Labels:       pairs(filled(vs.list("label")), "="),
 		Reproducible: vs.bool("reproducible"), IgnorePaths: vs.list("ignore-path"),
 		NamedContexts: pairs(vs.list("build-context"), "="),
 		Registry:      c.registry(vs),
@@ -174,6 +174,11 @@ func (c *command) epoch(vs *values, args map[string]string) error {
 	return nil
 }
 
+// filled are the values that are not empty, as a template that is not filled in leaves them.
+func filled(given []string) []string {
+	return slices.DeleteFunc(slices.Clone(given), func(s string) bool { return s == "" })
+}
+
 func pairs(given []string, sep string) []build.KeyValue {
 	var out []build.KeyValue
 	for _, g := range given {
@@ -284,7 +289,8 @@ func (c *command) registry(vs *values) build.Registry {
 		SkipTLSVerify: vs.bool("skip-tls-verify"), SkipTLSVerifyRegistries: vs.list("skip-tls-verify-registry"),
 		SkipTLSVerifyPull: vs.bool("skip-tls-verify-pull") || vs.bool("skip-tls-verify"),
 		Certificates:      pairs(vs.list("registry-certificate"), "="), ClientCertificates: pairs(vs.list("registry-client-cert"), "="),
-		Mirrors: c.mirrors(vs), OnlyMirrors: vs.bool("skip-default-registry-fallback"),
+		PullRetries: max(0, vs.int("image-download-retry")),
+		Mirrors:     c.mirrors(vs), OnlyMirrors: vs.bool("skip-default-registry-fallback"),
 		UserAgent: "hako/" + c.env.Version,
 	}
 	if given := vs.list("credential-helpers"); len(given) > 0 {

@@ -1,10 +1,12 @@
 package imagesource
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"strings"
+	"time"
 
 	"github.com/google/go-containerregistry/pkg/name"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
@@ -83,7 +85,7 @@ func (s *Source) find(ctx context.Context, ref name.Reference, platform ocispec.
 		q := query{
 			source: s, place: s.repository(at, ref), name: registry.FullName(at), identifier: at.Identifier(), want: platform,
 		}
-		f, err := q.run(ctx)
+		f, err := s.insist(ctx, &q)
 		switch {
 		case err == nil:
 			return f, q.place, nil
@@ -104,4 +106,24 @@ func withMissed(err error, missed []string) error {
 		return err
 	}
 	return fmt.Errorf("%w (after its mirrors: %s)", err, strings.Join(missed, ", "))
+}
+
+// insist runs q, and again as often as the user asked for.
+func (s *Source) insist(ctx context.Context, q *query) (*found, error) {
+	pause := cmp.Or(s.options.RetryDelay, time.Second)
+	for try := 0; ; try++ {
+		f, err := q.run(ctx)
+		if err == nil || try >= s.options.Retries || ctx.Err() != nil {
+			return f, err
+		}
+		s.options.Events.Emit(event.Info{Message: fmt.Sprintf("look for %s again in %s: %s", q.name, pause, err)})
+		t := time.NewTimer(pause)
+		select {
+		case <-t.C:
+		case <-ctx.Done():
+			t.Stop()
+			return nil, context.Cause(ctx)
+		}
+		pause *= 2
+	}
 }

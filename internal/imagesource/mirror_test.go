@@ -8,6 +8,7 @@ import (
 	"github.com/opencontainers/go-digest"
 
 	"hako/internal/imagesource"
+	"hako/internal/registry/registrytest"
 )
 
 // mirrored is a world whose source asks mirrors.
@@ -93,5 +94,30 @@ func TestMirrorPaths(t *testing.T) {
 		if w.reg.Count(http.MethodGet, path)+w.reg.Count(http.MethodHead, path) == 0 {
 			t.Errorf("%s was not asked for: %v", path, w.reg.Requests())
 		}
+	}
+}
+
+// TestRetries holds that a place is asked again as often as the user said, whatever it answers.
+func TestRetries(t *testing.T) {
+	t.Parallel()
+	for name, c := range map[string]struct {
+		retries int
+		fails   bool
+	}{"none": {0, true}, "too few": {1, true}, "enough": {2, false}} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			w := newWorld(t)
+			f := ociFormat()
+			w.put(t, "1", f.manifest, w.manifest(t, f, platform("linux/amd64"), "hello"))
+			w.reg.Inject(registrytest.Fault{Method: "GET", Path: "/base/manifests/1", Status: 404, Times: 2})
+			s := imagesource.New(imagesource.Options{Registry: w.client, Dir: w.dir, Blobs: w.blobs, Retries: c.retries, RetryDelay: 1})
+			_, err := s.Resolve(t.Context(), w.host+"/base:1", platform("linux/amd64"))
+			if (err != nil) != c.fails {
+				t.Error(err)
+			}
+			if err := s.Close(); err != nil {
+				t.Error(err)
+			}
+		})
 	}
 }

@@ -12,6 +12,7 @@ import (
 	"os"
 	"slices"
 	"sync"
+	"time"
 
 	"github.com/google/go-containerregistry/pkg/name"
 	"github.com/opencontainers/go-digest"
@@ -49,6 +50,10 @@ type Options struct {
 	// that has mirrors itself.
 	Mirrors     []Mirror
 	OnlyMirrors bool
+	// Retries is how often an image is looked for again that a place does not give, whatever the reason, after a second, two,
+	// four… It comes on top of what the registry's client does on its own. RetryDelay is the first pause; zero means a second.
+	Retries    int
+	RetryDelay time.Duration
 	// Warmed, if not nil, is a directory that is looked into before registries.
 	Warmed *Warmed
 	// Prepared are where opened layers may be found, in this order; one that is in none is kept in the first that takes it.
