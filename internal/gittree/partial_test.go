@@ -89,3 +89,40 @@ func random(n int) string {
 	}
 	return string(b)
 }
+
+// TestPartialHostileTrees: what is wrong below the directory is found, and what is elsewhere is not even looked at.
+func TestPartialHostileTrees(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, nil)
+	w.git(t, "", "init", "-q", "--bare", "h.git")
+	w.git(t, "h.git", "config", "uploadpack.allowFilter", "true")
+	blob := w.object(t, "h.git", "blob", []byte("x"))
+	dir := func(entries ...[2]string) string { return w.rawTree(t, "h.git", entries...) }
+	good := dir([2]string{"100644 f", blob})
+	bad := dir([2]string{"100644 ..", blob})
+	absent := "1111111111111111111111111111111111111111"
+	w.commitTree(t, "h.git", dir(
+		[2]string{"40000 bad", dir([2]string{"40000 below", bad})}, [2]string{"40000 deep", w.deep(t, "h.git", blob, 3000)}, [2]string{"40000 good", good},
+		[2]string{"40000 link", dir([2]string{"120000 l", w.object(t, "h.git", "blob", bytes.Repeat([]byte("x"), 5000))})},
+		[2]string{"160000 sub", absent}, [2]string{"40000 wide", w.wide(t, "h.git", blob, 12)},
+	))
+	o := w.options(t, gitwire.Options{})
+	o.Limits = gittree.Limits{Entries: 1_000_000}
+	for sub, want := range map[string]string{
+		"good": "", "bad": `the name ".." is not allowed`, "bad/below": `the name ".." is not allowed`, "deep": "directories are more than 2048 deep", "deep/d/d": "more than 2048 deep",
+		"link": "target of the symbolic link is too long", "wide": "more than 1000000 files", "sub": "has no URL in .gitmodules", "good/f": "directory good/f", "../../good": "",
+	} {
+		tr, err := gittree.Fetch(t.Context(), o, gittree.Spec{Remote: w.url + "/h.git", Subdir: sub})
+		switch {
+		case want == "" && err == nil:
+			if got := list(t, tr); !strings.Contains(got, "f 0644 \"x\"") {
+				t.Errorf("%s: %s", sub, got)
+			}
+			if err := tr.Close(); err != nil {
+				t.Error(err)
+			}
+		case err == nil || !strings.Contains(err.Error(), want) || want == "":
+			t.Errorf("%s: %v, want %q", sub, err, want)
+		}
+	}
+}

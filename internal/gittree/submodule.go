@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"net/url"
 	"path"
-	"slices"
 	"strings"
 
 	"golang.org/x/sync/errgroup"
@@ -33,8 +32,7 @@ type module struct {
 
 // submodules fetches the submodules of r and theirs.
 func (f *fetcher) submodules(ctx context.Context, r *repository) error {
-	links, err := r.gitlinks(ctx)
-	links = slices.DeleteFunc(links, func(l link) bool { return !f.wanted(r, l.path) })
+	links, err := r.gitlinks(ctx, func(p string) bool { return f.wanted(r, p) })
 	if err != nil || len(links) == 0 {
 		return err
 	}
@@ -118,19 +116,20 @@ type link struct {
 	id   gitpack.ID
 }
 
-// gitlinks lists the submodules of a commit.
-func (r *repository) gitlinks(ctx context.Context) ([]link, error) {
-	w := &linkFinder{ctx: ctx, repo: r, none: map[gitpack.ID]bool{}}
+// gitlinks lists the submodules of a commit whose paths are wanted. Of the rest, nothing is known but that it is there.
+func (r *repository) gitlinks(ctx context.Context, wanted func(string) bool) ([]link, error) {
+	w := &linkFinder{ctx: ctx, repo: r, wanted: wanted, none: map[gitpack.ID]bool{}}
 	_, err := w.dir(r.commit.tree, "")
 	return w.links, err
 }
 
 // linkFinder walks through a commit and remembers the directories without submodules.
 type linkFinder struct {
-	ctx   context.Context //nolint:containedctx // lives as long as the call it serves
-	repo  *repository
-	none  map[gitpack.ID]bool
-	links []link
+	ctx    context.Context //nolint:containedctx // lives as long as the call it serves
+	repo   *repository
+	wanted func(string) bool
+	none   map[gitpack.ID]bool
+	links  []link
 }
 
 func (w *linkFinder) dir(id gitpack.ID, at string) (some bool, err error) {
@@ -146,6 +145,10 @@ func (w *linkFinder) dir(id gitpack.ID, at string) (some bool, err error) {
 	}
 	for _, e := range d.entries {
 		p := path.Join(at, e.name)
+		if !w.wanted(p) {
+			some = true // the directory is not to be taken for one without submodules
+			continue
+		}
 		switch e.kind {
 		case gitlink:
 			w.links = append(w.links, link{path: p, id: e.id})
