@@ -84,7 +84,7 @@ func (s *Server) Requests() []string {
 // start serves h behind the faults.
 func (s *Server) start(t testing.TB, h http.Handler) *httptest.Server {
 	t.Helper()
-	srv := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+	srv := httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		s.mu.Lock()
 		fault := s.fault
 		s.requests = append(s.requests, strings.TrimSpace(r.Method+" "+r.URL.Path+" "+r.Header.Get("Range")))
@@ -95,6 +95,8 @@ func (s *Server) start(t testing.TB, h http.Handler) *httptest.Server {
 		}
 		h.ServeHTTP(w, r)
 	}))
+	srv.Config.ErrorLog = slog.NewLogLogger(slog.DiscardHandler, slog.LevelError)
+	srv.Start()
 	t.Cleanup(srv.Close)
 	s.Endpoint = srv.URL
 	return srv
