@@ -174,8 +174,8 @@ func cacheFlags() []flag {
 	return []flag{
 		{name: "cache", kind: boolKind, def: "false", help: "take steps from a cache and keep them there", forks: "GCO", status: used},
 		{name: "no-cache", kind: boolKind, def: "false", help: "do not use any cache", forks: "D", status: used},
-		{name: "cache-repo", kind: stringKind, help: "repository of the cache, or oci:DIRECTORY; /cache below the first destination if not given", forks: "GCO", status: used},
-		{name: "cache-from", kind: multiKind, help: "further repository or oci:DIRECTORY to take steps from", forks: "D", status: used},
+		{name: "cache-repo", kind: stringKind, help: "repository of the cache, oci:DIRECTORY, s3://BUCKET/PREFIX, gs://BUCKET/PREFIX or the URL of an Azure container; /cache below the first destination if not given", forks: "GCO", status: used},
+		{name: "cache-from", kind: multiKind, help: "further repository, bucket or oci:DIRECTORY to take steps from", forks: "D", status: used},
 		{name: "cache-dir", kind: stringKind, def: "/cache", help: "directory of base images that the warmer fetched; used with --cache, or if this flag is given", forks: "GCO", status: used},
 		{name: "image", kind: multiKind, help: "image to put into --cache-dir before the build, as the warmer does", forks: "H", status: used},
 		{name: "cache-offline", kind: boolKind, def: "false", help: "take base images from --cache-dir only, and ask no registry for them", forks: "H", status: used},
