@@ -89,6 +89,12 @@ func (w *world) Emit(e event.Event) {
 
 func newWorld(t testing.TB, transport http.RoundTripper) *world {
 	t.Helper()
+	return newHastyWorld(t, transport, time.Minute)
+}
+
+// newHastyWorld is one that waits only so long for a server.
+func newHastyWorld(t testing.TB, transport http.RoundTripper, idle time.Duration) *world {
+	t.Helper()
 	w := &world{}
 	dir := t.TempDir()
 	w.Options = contextsource.Options{
@@ -105,7 +111,7 @@ func newWorld(t testing.TB, transport http.RoundTripper) *world {
 		},
 	}
 	client := download.New(download.Options{
-		File: w.File, Transport: transport, Events: w, RetryDelay: time.Millisecond, IdleTimeout: 300 * time.Millisecond,
+		File: w.File, Transport: transport, Events: w, RetryDelay: time.Millisecond, IdleTimeout: idle,
 		Credentials: func(_ context.Context, u *url.URL) (string, error) {
 			if strings.HasSuffix(u.Path, "/netrc.tar") {
 				return "Basic " + base64.StdEncoding.EncodeToString([]byte("me:secret")), nil
@@ -243,6 +249,9 @@ func TestWeb(t *testing.T) {
 		t.Run(tt.name, func(t *testing.T) {
 			t.Parallel()
 			w := newWorld(t, srv.Client().Transport)
+			if tt.path == "/slow" {
+				w = newHastyWorld(t, srv.Client().Transport, 300*time.Millisecond)
+			}
 			s, got := w.open(t, contextsource.Request{Place: srv.URL + tt.path})
 			if !strings.Contains(got, tt.want) {
 				t.Errorf("got %q, want %q", got, tt.want)
