@@ -113,6 +113,8 @@ type keptMount struct {
 	below *rootfs.Stack // what the Dockerfile says
 	first *rootfs.Stack // and what other builds left
 	chain chain         // the latter
+	// head is what was found; its layers are those of chain, unless they could not be used.
+	head chain
 	// shared says that steps may use it at the same time.
 	shared bool
 }
@@ -223,6 +225,7 @@ func (m *mountKeeper) fetch(ctx context.Context, k *keptMount) error {
 	if err != nil || len(c.Layers) == 0 {
 		return err
 	}
+	k.head = c
 	images := make([]*layer.Image, len(c.Layers))
 	g, gctx := errgroup.WithContext(ctx)
 	for i, l := range c.Layers {
@@ -298,9 +301,8 @@ func (m *mountKeeper) keep(ctx context.Context, k *keptMount) error {
 		now = chain{} // it is of no use to anybody
 	}
 	below := k.chain
-	ours := slices.Equal(now.Layers, below.Layers)
-	if !ours && k.shared {
-		below = now
+	if k.shared && !slices.Equal(now.Layers, k.head.Layers) {
+		below = now // somebody else was faster
 	}
 	next := chain{Version: chainVersion, Layers: append(slices.Clone(below.Layers), linkOf(made))}
 	limit := m.req.CacheMounts.SizeBytes
