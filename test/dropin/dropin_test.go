@@ -22,6 +22,7 @@ func TestDropIn(t *testing.T) {
 	}{
 		{"Configuration", testConfiguration},
 		{"Paths", testPaths},
+		{"Reproducible", testReproducible},
 		{"Executor", testExecutor},
 		{"Readme", testReadme},
 		{"Pod", testPod},
@@ -148,6 +149,14 @@ busybox
 	}
 	if r := docker(t, nil, "--entrypoint", "/kaniko/docker-credential-gcr", f.images["slim"], "version"); r.ExitCode == 0 {
 		t.Error("slim has credential helpers")
+	}
+}
+
+// testReproducible makes an image again, elsewhere, and wants the same one, to the byte.
+func testReproducible(t *testing.T, f *fixture) {
+	again := must[map[string]string](t)(lab.LoadImages(t.Context(), f.newDir(t), "debug"))
+	if again["debug"] != f.images["debug"] {
+		t.Errorf("debug is %s, then %s", f.images["debug"], again["debug"])
 	}
 }
 
