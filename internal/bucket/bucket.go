@@ -145,6 +145,7 @@ func (b *Bucket) client(t *http.Transport) *http.Client {
 	if b.options.Transport != nil {
 		t = b.options.Transport
 	} else {
+		t.DisableCompression = true // what was stored with an encoding is wanted as it was stored
 		b.closers = append(b.closers, t.CloseIdleConnections)
 	}
 	return &http.Client{

@@ -239,3 +239,29 @@ func TestNearest(t *testing.T) {
 		}
 	}
 }
+
+// The bucket takes the place of a context that is not a directory, as in kaniko.
+func TestBucketFlag(t *testing.T) {
+	t.Parallel()
+	for line, want := range map[string]string{
+		"--bucket b":                       "gs://b",
+		"-b b/context.tgz":                 "gs://b/context.tgz",
+		"--bucket s3://b/k":                "s3://b/k",
+		"--bucket b --context gs://other":  "gs://b",
+		"--bucket b --context=":            "gs://b",
+		"--bucket b --context /here":       "/here",
+		"--context gs://other":             "gs://other",
+		"":                                 "/workspace/",
+		"--bucket b --context dir:///here": "gs://b",
+	} {
+		vs := newValues()
+		set := pflag.NewFlagSet("", pflag.ContinueOnError)
+		vs.register(set)
+		if err := set.Parse(strings.Fields(line)); err != nil {
+			t.Fatal(err)
+		}
+		if got := contextPlace(vs); got != want {
+			t.Errorf("%s: %s, want %s", line, got, want)
+		}
+	}
+}

@@ -181,6 +181,45 @@ func TestContexts(t *testing.T) {
 	})
 }
 
+// What was stored with a Content-Encoding is read as it is meant, also where the encoding is wrong.
+func TestContentEncoding(t *testing.T) {
+	t.Parallel()
+	content := map[string]string{"Dockerfile": "FROM scratch\nCOPY . /\n", "sub/x": "x"}
+	once := archived(t, content)
+	var twice bytes.Buffer
+	z := gzip.NewWriter(&twice)
+	if _, err := z.Write(once); err != nil {
+		t.Fatal(err)
+	}
+	if err := z.Close(); err != nil {
+		t.Fatal(err)
+	}
+	plain, err := gzip.NewReader(bytes.NewReader(once))
+	if err != nil {
+		t.Fatal(err)
+	}
+	bare, err := io.ReadAll(plain)
+	if err != nil {
+		t.Fatal(err)
+	}
+	each(t, func(t *testing.T, s *buckettest.Server) {
+		var digests []digest.Digest
+		for key, data := range map[string][]byte{"once": once, "twice": twice.Bytes(), "bare": bare} {
+			s.SetFault(nil)
+			store(t, s, key, data)
+			s.SetFault(func(w http.ResponseWriter, r *http.Request, next http.Handler) {
+				w.Header().Set("Content-Encoding", "gzip")
+				next.ServeHTTP(w, r)
+			})
+			d, _ := mustRun(t, s, build.Request{Context: s.Place + "/" + key})
+			digests = append(digests, d)
+		}
+		if digests[0] != digests[1] || digests[0] != digests[2] {
+			t.Error("three images of one context")
+		}
+	})
+}
+
 // cut lets some bytes of each body through.
 type cut struct {
 	http.ResponseWriter

@@ -16,7 +16,7 @@ func TestPrivilege(t *testing.T) {
 		{"Small", testSmall},
 		{"Contexts", testContexts},
 		{"Mounts", testMounts},
-		{"Git", testGit},
+		{"Git", testGit}, {"Bucket", testBucket},
 		{"ExitCode", testExitCode},
 		{"Stop", testStop},
 		{"Credentials", testCredentials},
