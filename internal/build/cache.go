@@ -101,6 +101,7 @@ func (b *builder) openCache(ctx context.Context) error {
 		}
 	}
 	b.cache = cache.New(b.life, o)
+	b.cache.Connect(b.life)
 	b.closers = append(b.closers, b.cache.Close)
 	return nil
 }

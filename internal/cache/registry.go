@@ -47,6 +47,11 @@ func NewRegistry(client *registry.Client, repo name.Repository, upload Uploader)
 	return &Registry{repo: repo, client: client, upload: upload}
 }
 
+// Connect makes the first contact, before the first look-up needs it.
+func (r *Registry) Connect(ctx context.Context) {
+	r.client.Repository(r.repo, registry.Pull).Connect(ctx)
+}
+
 // String is the repository's name.
 func (r *Registry) String() string { return r.client.Repository(r.repo, registry.Pull).Name() }
 

@@ -126,6 +126,22 @@ func (c *Cache) stores() []Store {
 	return out
 }
 
+// connector is a store that can be contacted before it is needed.
+type connector interface{ Connect(ctx context.Context) }
+
+// Connect contacts the stores in the background.
+func (c *Cache) Connect(ctx context.Context) {
+	for _, s := range c.options.Read {
+		if s, ok := s.(connector); ok {
+			c.puts.Go(func() {
+				ctx, cancel := context.WithTimeout(ctx, c.options.Patience)
+				defer cancel()
+				s.Connect(ctx)
+			})
+		}
+	}
+}
+
 // Get returns the record with this key, or nil if there is none that can be used.
 func (c *Cache) Get(ctx context.Context, key Key) *Found {
 	for _, tier := range c.tiers {

@@ -63,6 +63,8 @@ type Layer struct {
 	Open func(ctx context.Context) (io.ReadCloser, error)
 	// From are repositories that have the blob ("index.docker.io/library/debian"); it is mounted from there if possible.
 	From []string
+	// elsewhere says that no destination gets the blob.
+	elsewhere bool
 }
 
 // Image is a finished image for one platform, or another manifest with its blobs.
@@ -148,8 +150,9 @@ type Output struct {
 
 	mu        sync.Mutex // guards what follows
 	uploads   map[uploadKey]*upload
-	streams   map[uploadKey]*part // finished, and not asked for yet
-	immutable map[string]bool     // names of tags
+	ahead     map[digest.Digest]bool // what Upload was given
+	streams   map[uploadKey]*part    // finished, and not asked for yet
+	immutable map[string]bool        // names of tags
 }
 
 // errClosed is why uploads end that nobody needs any more.
@@ -166,7 +169,7 @@ func New(client *registry.Client, o Options, events event.Sink) (*Output, error)
 	}
 	out := &Output{
 		client: client, options: o, events: events,
-		uploads: map[uploadKey]*upload{}, streams: map[uploadKey]*part{}, immutable: map[string]bool{},
+		uploads: map[uploadKey]*upload{}, ahead: map[digest.Digest]bool{}, streams: map[uploadKey]*part{}, immutable: map[string]bool{},
 	}
 	var err error
 	if out.tags, err = parseTags(o.Destinations); err != nil {

@@ -36,6 +36,9 @@ func (o *Output) Upload(l Layer) {
 	if !o.pushes() {
 		return
 	}
+	o.mu.Lock()
+	o.ahead[l.Digest] = true
+	o.mu.Unlock()
 	for _, r := range o.repositories() {
 		o.background.Go(func() error {
 			if err := o.pushBlob(o.stopped, r, l); err != nil && o.stopped.Err() == nil {
@@ -145,9 +148,12 @@ func (im *Image) config() Layer {
 }
 
 // PushBlob brings a blob to a repository that is no destination, such as that of a cache: once, and without sending the
-// bytes if they are in a destination of the same registry.
+// bytes if a destination of the same registry gets them, too.
 func (o *Output) PushBlob(ctx context.Context, repo name.Repository, d ocispec.Descriptor, open func(ctx context.Context) (io.ReadCloser, error)) error {
-	return o.pushBlob(ctx, repo, Layer{Descriptor: d, Open: open})
+	o.mu.Lock()
+	elsewhere := !o.ahead[d.Digest]
+	o.mu.Unlock()
+	return o.pushBlob(ctx, repo, Layer{Descriptor: d, Open: open, elsewhere: elsewhere})
 }
 
 // Secure makes sure that a layer which may vanish from where it is can be written: it is pushed to all destinations. The error
@@ -247,7 +253,7 @@ func (o *Output) neighbours(ctx context.Context, repo name.Repository, l Layer) 
 			out = append(out, from)
 		}
 	}
-	if !o.pushes() {
+	if !o.pushes() || l.elsewhere {
 		return out
 	}
 	for _, first := range o.repositories() {

@@ -83,6 +83,15 @@ func (r *Repository) send(ctx context.Context, c call) (*http.Response, error) {
 	}
 }
 
+// Connect makes the first contact and asks for a token, so that later requests need not wait for that. They say what goes wrong.
+func (r *Repository) Connect(ctx context.Context) {
+	for i := int(r.current.Load()); ; i++ {
+		if s, err := r.session(ctx, i); s == nil || !errors.Is(err, errNoCredentials) {
+			return
+		}
+	}
+}
+
 func (s *session) name() string {
 	if s == nil {
 		return ""
