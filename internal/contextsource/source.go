@@ -184,11 +184,3 @@ func (o *opener) kindOf() (kind, error) {
 	}
 	return 0, e
 }
-
-// unsupported says that a kind of context cannot be opened yet.
-func (o *opener) unsupported(scheme string) error {
-	return &diag.Error{
-		What: fmt.Sprintf("%s %s://…: this kind of context is not supported yet", o.req.Title, scheme),
-		Hint: fmt.Sprintf("Give a directory with %s.", o.req.Flag),
-	}
-}

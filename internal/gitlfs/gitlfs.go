@@ -25,12 +25,13 @@ import (
 )
 
 const (
-	// batchSize is how many files are asked for at once: what the programs of servers allow at least.
-	batchSize = 100
 	mediaType = "application/vnd.git-lfs+json"
 	// margin is how long before its end an answer is not used any more.
 	margin = 10 * time.Second
 )
+
+// BatchSize is how many files a server is asked about at once: what the programs of servers allow at least.
+const BatchSize = 100
 
 // Options says whose files are wanted.
 type Options struct {
@@ -166,7 +167,7 @@ func (s *Server) action(ctx context.Context, p Pointer, near []Pointer) (_ actio
 	wanted := []Pointer{p}
 	for _, n := range near {
 		same := func(w Pointer) bool { return w.OID == n.OID }
-		if _, ok := s.known(n.OID); !ok && !n.Extended && len(wanted) < batchSize && !slices.ContainsFunc(wanted, same) {
+		if _, ok := s.known(n.OID); !ok && !n.Extended && len(wanted) < BatchSize && !slices.ContainsFunc(wanted, same) {
 			wanted = append(wanted, n)
 		}
 	}

@@ -135,16 +135,30 @@ func (l *lfsFiles) start(f lfsFile) *lfsOpening {
 	server := l.serverLocked(f.repo)
 	l.running.Go(func() {
 		defer close(o.done)
-		at := l.index[f.OID]
-		var near []gitlfs.Pointer
-		for _, n := range l.order[min(at+1, len(l.order)):] {
-			if n.repo == f.repo && len(near) < 100 {
-				near = append(near, n.Pointer)
-			}
-		}
-		o.file, o.err = server.Fetch(l.ctx, f.Pointer, near)
+		o.file, o.err = server.Fetch(l.ctx, f.Pointer, l.near(f))
 	})
 	return o
+}
+
+// near are the files that the server is asked about together with f: the same ones for each of them, so that it does not
+// matter which is wanted first.
+func (l *lfsFiles) near(f lfsFile) []gitlfs.Pointer {
+	var out []gitlfs.Pointer
+	found := false
+	for _, n := range l.order {
+		if n.repo != f.repo {
+			continue
+		}
+		if len(out) == gitlfs.BatchSize {
+			if found {
+				return out
+			}
+			out = out[:0]
+		}
+		out = append(out, n.Pointer)
+		found = found || n.OID == f.OID
+	}
+	return out
 }
 
 // serverLocked is the server of a repository.
