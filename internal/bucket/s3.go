@@ -145,7 +145,7 @@ func s3Answer(err error) error {
 	}
 	a.reason = reasonOf(a.status, a.code)
 	if a.reason == wrongRegion && a.region == "" {
-		if m := regexp.MustCompile(`expecting '([a-z0-9-]+)'`).FindStringSubmatch(a.message); m != nil {
+		if m := regexp.MustCompile(`expecting ['"]([a-z0-9-]+)['"]`).FindStringSubmatch(a.message); m != nil {
 			a.region = m[1]
 		}
 	}

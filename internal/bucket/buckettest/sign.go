@@ -17,7 +17,6 @@ func signed(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if code, message := refusal(r); code != "" {
 			w.Header().Set("Content-Type", "application/xml")
-			w.Header().Set("X-Amz-Bucket-Region", region)
 			status := http.StatusForbidden
 			if code == "AuthorizationHeaderMalformed" {
 				status = http.StatusBadRequest
@@ -52,7 +51,7 @@ func refusal(r *http.Request) (code, message string) {
 		return "InvalidAccessKeyId", "The AWS Access Key Id you provided does not exist in our records."
 	}
 	if scope[2] != region {
-		return "AuthorizationHeaderMalformed", fmt.Sprintf("The authorization header is malformed; the region '%s' is wrong; expecting '%s'", scope[2], region)
+		return "AuthorizationHeaderMalformed", fmt.Sprintf("The authorization header is malformed; the region %q is wrong; expecting %q", scope[2], region)
 	}
 	at, err := time.Parse("20060102T150405Z", r.Header.Get("X-Amz-Date"))
 	if err != nil || time.Since(at).Abs() > 15*time.Minute {
