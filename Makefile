@@ -58,7 +58,7 @@ lint:
 
 # What is generated: the flag reference and the list of linked packages.
 docs:
-	$(GO) test ./internal/cli -run TestReference -update
+	$(GO) test ./internal/cli -run "TestReference|TestMigration" -update
 	$(GO) test ./internal/archtest -run TestLinkedPackages -update
 
 clean:
