@@ -38,7 +38,7 @@ func TestMain(m *testing.M) {
 }
 
 // compileStep makes the program of the images in dir: static, whatever the test itself is.
-func compileStep(t *testing.T, dir string) {
+func compileStep(t testing.TB, dir string) {
 	t.Helper()
 	cmd := exec.CommandContext(t.Context(), "go", "build", "-ldflags", "-s -w", "-o", filepath.Join(dir, "prog"), "./testdata/step")
 	cmd.Env = append(os.Environ(), "CGO_ENABLED=0")

@@ -184,9 +184,9 @@ func (c *stepCache) key(k string) cache.Key {
 	return cache.Key(hex.EncodeToString(h.Sum(nil)))
 }
 
-// dearCopy is how many bytes a COPY of the context has to take to be cached without being asked for: to pack them takes longer
-// than the requests of a look-up. Fewer are packed again; what they make is known to be in the destination from their digest.
-const dearCopy = 16 << 20
+// dearCopy is how many bytes a COPY of the context has to take to be cached without being asked for: to pack and send them takes
+// longer than the requests for a record. A layer that is made again is mostly sent again, as the directory copied to has a new time.
+const dearCopy = 1 << 20
 
 // Keeps implements [solve.Cache]. What a COPY takes from a stage or an image would have to be fetched to be copied again.
 func (c *stepCache) Keeps(op plan.Op, sizeBytes int64) (keeps bool, why string) {

@@ -28,7 +28,7 @@ func (i *infos) Emit(e event.Event) {
 func TestWhichCopiesAreCached(t *testing.T) {
 	t.Parallel()
 	b := newFaultBench(t, "FROM scratch AS s\nCOPY last /s/\nFROM scratch\nCOPY last /\nCOPY last /b\nCOPY big /\nCOPY --from=s /s /\n")
-	b.write(t, "big", strings.Repeat("0123456789abcdef", 1<<20+1))
+	b.write(t, "big", strings.Repeat("0123456789abcdef", 1<<16))
 	for _, c := range []struct {
 		copies, skip bool
 		cached       []string

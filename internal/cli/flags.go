@@ -183,7 +183,7 @@ func cacheFlags() []flag {
 		{name: "cache-ttl", kind: durationKind, def: "336h0m0s", help: "age at which the cache's entries are too old", forks: "GCO", status: used},
 		{name: "cache-key-file", kind: stringKind, help: "key that cached steps must be signed with: a file with a secret or with a key of cosign's, or env://NAME", forks: "H", status: used},
 		{name: "cache-timeout", kind: durationKind, def: "10s", help: "how long the cache may take to answer before the build goes on without it", forks: "H", status: used},
-		{name: "cache-copy-layers", kind: boolKind, def: "false", help: "cache all COPY and ADD steps, or with false none; otherwise those of stages and images, and of 16 MiB and more", forks: "GCO", status: used},
+		{name: "cache-copy-layers", kind: boolKind, def: "false", help: "cache all COPY and ADD steps, or with false none; otherwise those of stages and images, and of 1 MiB and more", forks: "GCO", status: used},
 		{name: "cache-run-layers", kind: boolKind, def: "true", help: "cache RUN steps", forks: "GCO", status: used},
 		{name: "no-push-cache", kind: boolKind, def: "false", help: "write nothing to the cache", forks: "GCO", status: used},
 		{name: "explain-cache", kind: boolKind, def: "false", help: "say for each step that is not in the cache what has changed since the last build: the file, the argument, the base image", forks: "H", status: used},
