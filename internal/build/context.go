@@ -58,7 +58,7 @@ func (b *builder) openContext(ctx context.Context) error {
 func (b *builder) git() contextsource.Git {
 	g := b.req.Git
 	if keep, err := strconv.ParseBool(b.req.BuildArgs["BUILDKIT_CONTEXT_KEEP_GIT_DIR"]); err == nil && keep {
-		g.KeepDir = true
+		g.KeepDir = &keep
 	}
 	if b.req.BuildArgs["SOURCE_DATE_EPOCH"] != "" {
 		g.CommitTimes = true

@@ -301,6 +301,7 @@ func TestGitContexts(t *testing.T) {
 		}
 		w.variable["GIT_PULL_METHOD"] = tc.method
 		place := strings.NewReplacer("HOST", https, "DAEMON", w.daemon, "SSHD", w.sshd, "/DIR", w.dir, "COMMIT", w.commit, "SHORT", w.commit[:7]).Replace(tc.place)
+		tc.git.KeepDir = ptr(false)
 		got, err := w.build(t, build.Request{Context: place, Git: tc.git, ContextSubPath: tc.sub})
 		if err != nil {
 			t.Errorf("%s: %v", tc.place, diag.Format(err))
@@ -319,7 +320,7 @@ func TestGitContexts(t *testing.T) {
 		t.Error(diag.Format(err))
 	}
 	if text := w.logged.text(); !strings.Contains(text, "its submodules are empty directories") || !strings.Contains(text, "keep-git-dir") {
-		t.Errorf("what is left out is not said: %s", text)
+		t.Errorf("what is left out and what is not is not said: %s", text)
 	}
 	if strings.Contains(secrets, "token@") || strings.Contains(secrets, "u:p") {
 		t.Errorf("a secret is shown: %s", secrets)
@@ -402,7 +403,7 @@ func TestGitContextOverBadLines(t *testing.T) {
 	t.Parallel()
 	w := newGitWorld(t)
 	want := w.local(t, nil)
-	place := "git://" + w.web.Listener.Addr().String() + "/r.git"
+	place := "https://" + w.web.Listener.Addr().String() + "/r.git"
 	w.cuts.Store(2)
 	got, err := w.build(t, build.Request{Context: place})
 	if err != nil || got != want {

@@ -69,7 +69,8 @@ func (g *gitOptions) set(key, value string) (err error) {
 	case "lfs":
 		g.KeepPointers = !on()
 	case "keep-git-dir":
-		g.KeepDir = on()
+		b := on()
+		g.KeepDir = &b
 	case "single-branch":
 		on()
 	case "depth":

@@ -21,7 +21,8 @@ import (
 // A git repository is written in kaniko's form, git://host/path#ref#commit, or in docker's: https://host/path.git#ref:subdir,
 // user@host:path, ssh://…, each with docker's query. The two disagree about git://, which is https for kaniko (or what
 // GIT_PULL_METHOD says), and git's own protocol for docker. Here it is what kaniko says; GIT_PULL_METHOD=git is docker's.
-// They also disagree about submodules: kaniko leaves them out, docker does not.
+// They also disagree about submodules, which kaniko leaves out and docker does not, and about the .git directory, where it is
+// the other way round.
 
 // Git says how a repository that is a context is fetched. The zero value is what the form of the place stands for.
 type Git struct {
@@ -29,8 +30,8 @@ type Git struct {
 	Branch string
 	// Submodules, if not nil, says whether submodules are fetched; nil is what the form of the place says.
 	Submodules *bool
-	// KeepDir adds a .git directory.
-	KeepDir bool
+	// KeepDir, if not nil, says whether there is a .git directory; nil is what the form of the place says.
+	KeepDir *bool
 	// KeepPointers says that files of Git LFS stay what the repository has in their place.
 	KeepPointers bool
 	// CommitTimes gives all files the time of the commit.
@@ -92,8 +93,8 @@ func (o *opener) tellGit(s *Source, spec *gittree.Spec) {
 	_, commit, _ := strings.Cut(s.Digest, ":")
 	text := fmt.Sprintf("%s is the commit %s of %s", o.req.Title, commit, s.URI)
 	kaniko := strings.HasPrefix(o.req.Place, "git://")
-	if kaniko && !spec.KeepGitDir {
-		text += ", without .git (--git keep-git-dir=true adds it)"
+	if kaniko && spec.KeepGitDir && o.req.Git.KeepDir == nil {
+		text += ", with .git (--git keep-git-dir=false leaves it out)"
 	}
 	o.Events.Emit(event.Info{Message: text})
 	if _, err := s.Tree.Lstat(".gitmodules"); err == nil && kaniko && spec.SkipSubmodules && o.req.Git.Submodules == nil {
@@ -160,13 +161,9 @@ func (o *opener) gitSpec() (*gittree.Spec, error) {
 	s := &gittree.Spec{
 		Remote: ref.Remote, Ref: ref.Ref, Subdir: strings.Trim(path.Join("/", ref.SubDir), "/"), Checksum: ref.Checksum, FetchByCommit: ref.FetchByCommit,
 		CommitTimes: g.CommitTimes || ref.MTime == "commit", LFS: !g.KeepPointers,
-		KeepGitDir:     g.KeepDir || ref.KeepGitDir != nil && *ref.KeepGitDir,
-		SkipSubmodules: kaniko,
-	}
-	for _, say := range []*bool{ref.Submodules, g.Submodules} {
-		if say != nil {
-			s.SkipSubmodules = !*say
-		}
+		// A directory of kaniko's clone has no .git in it.
+		KeepGitDir:     decided(kaniko && o.req.SubPath == "" && ref.SubDir == "", ref.KeepGitDir, g.KeepDir),
+		SkipSubmodules: !decided(!kaniko, ref.Submodules, g.Submodules),
 	}
 	if kaniko {
 		var known bool
@@ -176,6 +173,16 @@ func (o *opener) gitSpec() (*gittree.Spec, error) {
 	}
 	o.chooseRef(s, commit)
 	return s, checkGit(s)
+}
+
+// decided is the last of what was said, or the usual.
+func decided(usual bool, said ...*bool) bool {
+	for _, b := range said {
+		if b != nil {
+			usual = *b
+		}
+	}
+	return usual
 }
 
 // cutCommit cuts the commit off that kaniko has after a second #.

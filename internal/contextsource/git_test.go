@@ -42,7 +42,7 @@ func TestGitSpecs(t *testing.T) {
 	t.Parallel()
 	commit := strings.Repeat("ab", 20)
 	kaniko := func(remote, ref string) gittree.Spec {
-		return gittree.Spec{Remote: remote, Ref: ref, SkipSubmodules: true, LFS: true}
+		return gittree.Spec{Remote: remote, Ref: ref, SkipSubmodules: true, LFS: true, KeepGitDir: true}
 	}
 	docker := func(remote, ref, dir string) gittree.Spec {
 		return gittree.Spec{Remote: remote, Ref: ref, Subdir: dir, LFS: true}
@@ -65,7 +65,9 @@ func TestGitSpecs(t *testing.T) {
 		{place: "git://h/r.git#refs/heads/x#" + commit, want: kaniko("https://h/r.git", commit)},
 		{place: "git://h/r.git##" + commit, want: kaniko("https://h/r.git", commit)},
 		{place: "git://h/r.git#" + commit, want: kaniko("https://h/r.git", commit)},
-		{place: "git://h/r.git#x:dir", want: with(kaniko("https://h/r.git", "x"), func(s *gittree.Spec) { s.Subdir = "dir" })},
+		{place: "git://h/r.git#x:dir", want: with(kaniko("https://h/r.git", "x"), func(s *gittree.Spec) { s.Subdir, s.KeepGitDir = "dir", false })},
+		{place: "git://h/r.git?keep-git-dir=false", want: with(kaniko("https://h/r.git", ""), func(s *gittree.Spec) { s.KeepGitDir = false })},
+		{place: "git://h/r.git?keep-git-dir=true", git: Git{KeepDir: ptr(false)}, want: with(kaniko("https://h/r.git", ""), func(s *gittree.Spec) { s.KeepGitDir = false })},
 		{place: "git://h/r.git?submodules=true", want: with(kaniko("https://h/r.git", ""), func(s *gittree.Spec) { s.SkipSubmodules = false })},
 		{place: "git://h/r.git", method: "http", want: kaniko("http://h/r.git", "")},
 		{place: "git://h/r.git", method: "HTTPS", want: kaniko("https://h/r.git", "")},
@@ -89,7 +91,7 @@ func TestGitSpecs(t *testing.T) {
 		{place: "https://h/r.git?subdir=../../d/", want: docker("https://h/r.git", "", "d")},
 		{place: "https://h/r.git?tag=v1", want: docker("https://h/r.git", "refs/tags/v1", "")},
 		{place: "https://h/r.git?branch=b&commit=" + commit, want: with(docker("https://h/r.git", "refs/heads/b", ""), func(s *gittree.Spec) { s.Checksum = commit })},
-		{place: "https://h/r.git", git: Git{Submodules: ptr(false), KeepDir: true, KeepPointers: true, CommitTimes: true}, want: gittree.Spec{
+		{place: "https://h/r.git", git: Git{Submodules: ptr(false), KeepDir: ptr(true), KeepPointers: true, CommitTimes: true}, want: gittree.Spec{
 			Remote: "https://h/r.git", SkipSubmodules: true, KeepGitDir: true, CommitTimes: true,
 		}},
 		{place: "http://h/r.git", method: "ssh", want: docker("http://h/r.git", "", "")},

@@ -54,7 +54,7 @@ func testGit(t *testing.T, f *fixture) {
 			ref := f.registry.Addr + "/git:" + l.name
 			out := f.mustBuild(t, l, job{
 				context: empty, destination: ref, docker: []string{"-e", "GIT_TOKEN=a-secret-token", "-e", "GIT_PULL_METHOD=http"},
-				args: []string{"--context", "git://" + strings.TrimPrefix(s.URL, "http://") + "/r.git#main", "--git", "recurse-submodules=true"},
+				args: []string{"--context", "git://" + strings.TrimPrefix(s.URL, "http://") + "/r.git#main", "--git", "recurse-submodules=true", "--git", "keep-git-dir=false"},
 			})
 			if strings.Contains(out.Output, "a-secret-token") {
 				t.Error("the token is in the log")
