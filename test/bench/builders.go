@@ -46,6 +46,10 @@ func (b *bench) findBuilders(ctx context.Context) error {
 			b.absent = append(b.absent, fmt.Sprintf("%s: %v", k.name, err))
 			continue
 		}
+		if _, ok := bu.(cacher); b.rebuild && !ok {
+			b.absent = append(b.absent, k.name+": not measured with a cache in a registry")
+			continue
+		}
 		b.builders = append(b.builders, bu)
 	}
 	if len(b.builders) == 0 {
@@ -226,8 +230,13 @@ func (k *buildkit) forget(ctx context.Context) error {
 }
 
 func (k *buildkit) build(ctx context.Context, dir, ref string) (usage, error) {
-	return k.group.measure(ctx, func(ctx context.Context) error {
-		return runIn(ctx, k.group, k.ctl, "--addr", k.addr, "build", "--progress", "plain", "--no-cache", "--frontend", "dockerfile.v0",
-			"--local", "context="+dir, "--local", "dockerfile="+dir, "--output", "type=image,name="+ref+",push=true")
-	})
+	return k.run(ctx, dir, ref, "--no-cache")
+}
+
+func (k *buildkit) run(ctx context.Context, dir, ref string, more ...string) (usage, error) {
+	args := []string{
+		k.ctl, "--addr", k.addr, "build", "--progress", "plain", "--frontend", "dockerfile.v0",
+		"--local", "context=" + dir, "--local", "dockerfile=" + dir, "--output", "type=image,name=" + ref + ",push=true",
+	}
+	return k.group.measure(ctx, func(ctx context.Context) error { return runIn(ctx, k.group, append(args, more...)...) })
 }

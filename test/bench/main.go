@@ -3,6 +3,7 @@
 //
 //	go run ./test/bench -n 5                       # everything
 //	go run ./test/bench -rows trivial -builders hako,docker
+//	go run ./test/bench -rebuild                   # with caches
 //
 // It needs root and cgroups: each builder runs in a control group of its own, with the daemons and containers that work
 // for it, so that CPU time and memory are those of all who took part. See docs/performance.md for what the rows are.
@@ -30,6 +31,7 @@ type options struct {
 	rows, builders string
 	buildkit, dir  string
 	kaniko         string
+	rebuild        bool
 }
 
 func main() {
@@ -40,6 +42,7 @@ func main() {
 	flag.StringVar(&o.buildkit, "buildkit", "", "`directory` of buildkitd and buildctl, if they are not in PATH")
 	flag.StringVar(&o.kaniko, "kaniko", "", "kaniko's executor, a `file`")
 	flag.StringVar(&o.dir, "dir", "/var/tmp", "`directory` to work in: a disk")
+	flag.BoolVar(&o.rebuild, "rebuild", false, "build one context again and again with a cache in the registry, instead of the rows")
 	flag.Parse()
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	err := run(ctx, o, os.Stdout, os.Stderr)
@@ -67,6 +70,13 @@ func run(ctx context.Context, o options, w, log io.Writer) (err error) {
 	defer func() { err = errors.Join(err, b.close()) }()
 	if err := b.start(ctx); err != nil {
 		return err
+	}
+	if o.rebuild {
+		results, err := b.measureRebuilds(ctx)
+		if err != nil {
+			return err
+		}
+		return b.printRebuilds(ctx, w, results)
 	}
 	results, err := b.measure(ctx)
 	if err != nil {
@@ -100,6 +110,7 @@ type bench struct {
 	dir      string
 	log      io.Writer
 	registry *lab.Registry
+	counter  counter         // stands before the registry, if rebuilds are measured
 	pushed   map[string]bool // bases
 	builders []builder
 	// absent says which builders are not measured and why.
@@ -119,6 +130,14 @@ func (b *bench) start(ctx context.Context) (err error) {
 		return err
 	}
 	b.closed = append(b.closed, b.registry.Close)
+	if b.rebuild {
+		addr, stop, err := b.counter.start(b.registry.Addr)
+		if err != nil {
+			return err
+		}
+		b.registry.Addr = addr
+		b.closed = append(b.closed, stop)
+	}
 	return b.findBuilders(ctx)
 }
 

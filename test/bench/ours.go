@@ -18,6 +18,7 @@ type hako struct {
 	engine, label string
 	bin, work     string
 	cache         string // a directory of base images, or empty
+	more          []string
 }
 
 // openHako is hako with the engine that it chooses itself.
@@ -66,6 +67,7 @@ func (h *hako) forget(context.Context) error {
 
 func (h *hako) build(ctx context.Context, dir, ref string) (usage, error) {
 	args := []string{h.bin, "build", "--context", "dir://" + dir, "--destination", ref, "--kaniko-dir", h.work, "--sandbox", h.engine, "--insecure", "--insecure-pull"}
+	args = append(args, h.more...)
 	if h.cache != "" {
 		args = append(args, "--cache-dir", h.cache)
 	}

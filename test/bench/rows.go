@@ -35,7 +35,7 @@ func rows() []row {
 		{"touch", "Debian, COPY of 30,000 small files, RUN touches 5,000", debianBase,
 			"FROM @" + debianBase + "\nCOPY files /files\nRUN find /files -type f | sort | head -n 5000 | xargs touch -d 2020-01-02\n", writeFiles},
 		{"wide", "base of 654 MB, 5 layers, 70,000 files; RUN touch, COPY", wideBase, "FROM @" + wideBase + "\nRUN touch /file\nCOPY hello /\n", writeHello},
-		{"change", "Debian, eight instructions; a one-line change in the last COPY", debianBase, changeDockerfile, writeLine},
+		{"change", "Debian, eight instructions; a one-line change in the last COPY", debianBase, changeDockerfile, writeLines},
 		{"golang", "Go, RUN go build of a web server, COPY into scratch", golangBase, golangDockerfile, writeProgram},
 		{"stages", "four stages of about 5 s (two sleep, CPU, files), joined", busyboxBase, stagesDockerfile, nil},
 		{"big", "busybox, COPY of one 1 GiB file, half random, half text", busyboxBase, "FROM @" + busyboxBase + "\nCOPY big /\n", writeBig},
@@ -46,15 +46,25 @@ const changeDockerfile = "FROM @" + debianBase + `
 ENV NAME=value
 WORKDIR /srv
 RUN seq 100000 > numbers
-COPY Dockerfile /srv/
+COPY middle /srv/
 RUN sort -n numbers | md5sum > sum
 LABEL name=value
 RUN find /usr | sort > list
 COPY line /srv/
 `
 
-// lineFile is what changes between two builds.
-const lineFile = "line"
+// lineFile is what changes between two builds; middleFile is needed earlier.
+const (
+	lineFile   = "line"
+	middleFile = "middle"
+)
+
+func writeLines(dir string) error {
+	if err := os.WriteFile(filepath.Join(dir, middleFile), []byte("middle\n"), 0o644); err != nil {
+		return err
+	}
+	return writeLine(dir)
+}
 
 func writeLine(dir string) error {
 	return os.WriteFile(filepath.Join(dir, lineFile), []byte("one\n"), 0o644)

@@ -17,13 +17,8 @@ import (
 
 // print writes the machine, the table and what follows from it.
 func (b *bench) print(ctx context.Context, w io.Writer, results map[string]map[string][]usage) error {
-	fmt.Fprintf(w, "%s, %d cores, %s, load %s; n = %d; wall s / CPU s / peak memory MB (of it the builder alone), medians.\n\n",
-		time.Now().UTC().Format(time.DateOnly), runtime.NumCPU(), kernel(), load(), b.times)
-	fmt.Fprint(w, "| row |")
-	for _, bu := range b.builders {
-		fmt.Fprintf(w, " %s |", bu.name())
-	}
-	fmt.Fprintf(w, "\n|---|%s\n", strings.Repeat("---|", len(b.builders)))
+	b.printMachine(w, "wall s / CPU s / peak memory MB (of it the builder alone)")
+	b.printHeader(w)
 	for _, r := range rows() {
 		if results[r.name] == nil {
 			continue
@@ -40,6 +35,26 @@ func (b *bench) print(ctx context.Context, w io.Writer, results map[string]map[s
 		fmt.Fprintln(w)
 	}
 	b.printSteps(w, results)
+	return b.printBuilders(ctx, w)
+}
+
+// printMachine writes when, where and what was measured.
+func (b *bench) printMachine(w io.Writer, figures string) {
+	fmt.Fprintf(w, "%s, %d cores, %s, load %s; n = %d; %s, medians.\n\n",
+		time.Now().UTC().Format(time.DateOnly), runtime.NumCPU(), kernel(), load(), b.times, figures)
+}
+
+// printHeader writes the first lines of a table.
+func (b *bench) printHeader(w io.Writer) {
+	fmt.Fprint(w, "| row |")
+	for _, bu := range b.builders {
+		fmt.Fprintf(w, " %s |", bu.name())
+	}
+	fmt.Fprintf(w, "\n|---|%s\n", strings.Repeat("---|", len(b.builders)))
+}
+
+// printBuilders writes which builders were measured and which were not, and what else is to be known of them.
+func (b *bench) printBuilders(ctx context.Context, w io.Writer) error {
 	fmt.Fprintln(w)
 	for _, bu := range b.builders {
 		version, err := bu.describe(ctx)
