@@ -50,6 +50,7 @@ $(images): image-%: context
 
 bench:
 	$(GO) run ./test/bench
+	$(GO) run ./test/bench -rebuild
 
 lint:
 	@unformatted=$$(gofmt -l cmd internal demo test); test -z "$$unformatted" || { echo "gofmt changes: $$unformatted"; exit 1; }
