@@ -9,7 +9,6 @@ import (
 	"strings"
 	"sync"
 	"testing"
-	"time"
 
 	"github.com/google/go-cmp/cmp"
 	"github.com/opencontainers/go-digest"
@@ -472,8 +471,8 @@ func TestWaiterOutlivesCancelledCaller(t *testing.T) {
 	}()
 	second := make(chan error)
 	go func() {
-		for w.reg.Count("GET", "/manifests/") == 0 { // the first caller is under way
-			time.Sleep(time.Millisecond)
+		if err := w.reg.Wait(t.Context(), "GET", "/manifests/"); err != nil { // the first caller is under way
+			t.Error(err)
 		}
 		cancel()
 		_, err := w.source.Resolve(t.Context(), w.host+"/base:1", platform("linux/amd64"))

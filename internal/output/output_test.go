@@ -328,8 +328,8 @@ func TestFailedUploadAheadIsTriedAgain(t *testing.T) {
 	reg.Inject(registrytest.Fault{Method: "POST", Status: 400, Times: 1})
 	out := open(t, output.Options{Destinations: []string{host + "/a:1"}})
 	out.Upload(r.Images[0].Layers[0])
-	for reg.Count("POST", "") == 0 {
-		time.Sleep(time.Millisecond) // until the background upload has failed
+	if err := reg.Wait(t.Context(), "POST", ""); err != nil {
+		t.Fatal(err)
 	}
 	if err := out.Write(t.Context(), r); err != nil {
 		t.Fatal(err)
@@ -345,8 +345,8 @@ func TestCloseEndsUploads(t *testing.T) {
 	r, _ := result(t)
 	out := open(t, output.Options{Destinations: []string{host + "/a:1"}})
 	out.Upload(r.Images[0].Layers[0])
-	for reg.Count("PATCH", "") == 0 {
-		time.Sleep(time.Millisecond) // until the upload hangs
+	if err := reg.Wait(t.Context(), "PATCH", ""); err != nil { // it hangs
+		t.Fatal(err)
 	}
 	out.Close()
 }

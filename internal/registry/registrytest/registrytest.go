@@ -6,6 +6,7 @@
 package registrytest
 
 import (
+	"context"
 	"io"
 	"log"
 	"net/http"
@@ -33,6 +34,7 @@ type Registry struct {
 	mu       sync.Mutex // guards what follows
 	faults   []*Fault
 	requests []Request
+	came     chan struct{}              // closed, and replaced, when there is a request more
 	blobs    map[string]map[string]bool // repository, digest
 	tokens   map[string]token
 	arrived  map[string]string // ranges by the path of the upload
@@ -56,6 +58,7 @@ func NewWithReferrers() *Registry { return newRegistry(true) }
 func newRegistry(referrers bool) *Registry {
 	return &Registry{
 		inner:  registry.New(registry.Logger(log.New(io.Discard, "", 0)), registry.WithReferrersSupport(referrers)),
+		came:   make(chan struct{}),
 		blobs:  map[string]map[string]bool{},
 		tokens: map[string]token{}, arrived: map[string]string{},
 	}
@@ -95,13 +98,36 @@ func (r *Registry) Requests() []Request {
 
 // Count says how many requests had the method and the text in their path. Empty stands for any.
 func (r *Registry) Count(method, path string) int {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.countLocked(method, path)
+}
+
+func (r *Registry) countLocked(method, path string) int {
 	n := 0
-	for _, q := range r.Requests() {
+	for _, q := range r.requests {
 		if (method == "" || q.Method == method) && strings.Contains(q.Path, path) {
 			n++
 		}
 	}
 	return n
+}
+
+// Wait returns when Count is not zero: such a request has come, but may not have been answered. It returns ctx's cause if ctx ends first.
+func (r *Registry) Wait(ctx context.Context, method, path string) error {
+	for {
+		r.mu.Lock()
+		n, came := r.countLocked(method, path), r.came
+		r.mu.Unlock()
+		if n > 0 {
+			return nil
+		}
+		select {
+		case <-came:
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		}
+	}
 }
 
 // ServeHTTP answers like a registry, after the faults have had their turn.
@@ -134,6 +160,8 @@ func (r *Registry) record(req *http.Request, user string) {
 		UserAgent: req.UserAgent(),
 		Range:     req.Header.Get("Range"),
 	})
+	close(r.came)
+	r.came = make(chan struct{})
 }
 
 // answer is the well-behaved registry.
