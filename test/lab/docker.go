@@ -151,16 +151,8 @@ func LoadExecutor(ctx context.Context) (string, error) {
 // LoadImages makes images as a release does, in dir, and hands them to Docker. It returns Docker's IDs of them, which stay when
 // another test loads images of the same name, by the names that the Makefile has for them: executor, slim, nonroot, warmer, debug.
 func LoadImages(ctx context.Context, dir string, names ...string) (map[string]string, error) {
-	root, err := ModuleRoot()
-	if err != nil {
+	if err := MakeImages(ctx, dir, names...); err != nil {
 		return nil, err
-	}
-	args := []string{"make", "-s", "-C", root, "OUT=" + dir, "REPOSITORY=hako-test"}
-	for _, n := range names {
-		args = append(args, "image-"+n)
-	}
-	if _, err := Must(ctx, args...); err != nil {
-		return nil, fmt.Errorf("make the images: %w", err)
 	}
 	loaded := map[string]string{}
 	for _, n := range names {
@@ -179,4 +171,20 @@ func LoadImages(ctx context.Context, dir string, names ...string) (map[string]st
 		loaded[n] = strings.TrimSpace(id)
 	}
 	return loaded, nil
+}
+
+// MakeImages makes images as a release does, as archives NAME.tar in dir, with the program that made them as dir/hako.
+func MakeImages(ctx context.Context, dir string, names ...string) error {
+	root, err := ModuleRoot()
+	if err != nil {
+		return err
+	}
+	args := []string{"make", "-s", "-C", root, "OUT=" + dir, "REPOSITORY=hako-test"}
+	for _, n := range names {
+		args = append(args, "image-"+n)
+	}
+	if _, err := Must(ctx, args...); err != nil {
+		return fmt.Errorf("make the images: %w", err)
+	}
+	return nil
 }

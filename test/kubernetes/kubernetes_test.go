@@ -1,0 +1,18 @@
+package kubernetes
+
+import "testing"
+
+// TestKubernetes runs its parts one after the other on one cluster, with one registry and one set of images.
+//
+//	go test ./test/kubernetes -run TestKubernetes/Debian
+func TestKubernetes(t *testing.T) {
+	f := newFixture(t)
+	for _, part := range []struct {
+		name string
+		run  func(*testing.T, *fixture)
+	}{
+		{"Small", testSmall},
+	} {
+		t.Run(part.name, func(t *testing.T) { part.run(t, f) })
+	}
+}
