@@ -170,8 +170,13 @@ const (
 	listingType = "application/vnd.hako.cache.listing.v1+zstd"
 	maxListing  = 64 << 20  // bytes, compressed: millions of files
 	maxIndex    = 256 << 20 // bytes, unpacked
-	maxSmall    = 16 << 20  // of all small files together
+	maxSmall    = 16 << 20  // bytes of all small files together
+	smallFiles  = 1 << 16
 )
+
+// listingLimits bound the index of a listing, and so what others can make us hold: some 400 MiB. Layers may have
+// more files: then they are fetched to see what is in them.
+func listingLimits() layer.Limits { return layer.Limits{Entries: 1 << 20, NameBytes: 192 << 20} }
 
 // encodeListing is deterministic.
 func encodeListing(l *Listing) ([]byte, error) {
@@ -180,20 +185,30 @@ func encodeListing(l *Listing) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
+	if len(l.Small) > smallFiles {
+		return nil, errLong
+	}
 	b := binary.AppendUvarint(nil, uint64(len(l.Small)))
+	left := maxSmall
 	for _, name := range slices.Sorted(maps.Keys(l.Small)) {
 		for _, s := range []string{name, string(l.Small[name])} {
+			if left -= len(s); left < 0 {
+				return nil, errLong
+			}
 			b = append(binary.AppendUvarint(b, uint64(len(s))), s...)
 		}
 	}
 	if _, err := w.Write(b); err != nil {
 		return nil, err
 	}
-	if err := layer.EncodeIndex(w, l.Index); err != nil {
+	if err := layer.EncodeIndex(w, l.Index, listingLimits()); err != nil {
 		return nil, err
 	}
 	if err := w.Close(); err != nil {
 		return nil, err
+	}
+	if out.Len() > maxListing {
+		return nil, errLong
 	}
 	return out.Bytes(), nil
 }
@@ -206,7 +221,7 @@ func decodeListing(data []byte) (*Listing, error) {
 	defer zr.Close()
 	r := bufio.NewReader(io.LimitReader(zr, maxIndex))
 	count, err := binary.ReadUvarint(r)
-	if err != nil || count > maxSmall {
+	if err != nil || count > smallFiles {
 		return nil, errors.Join(errListing, err)
 	}
 	l := &Listing{Small: map[string][]byte{}}
@@ -220,13 +235,16 @@ func decodeListing(data []byte) (*Listing, error) {
 		}
 		l.Small[string(pair[0])] = pair[1]
 	}
-	if l.Index, err = layer.DecodeIndex(r); err != nil {
+	if l.Index, err = layer.DecodeIndex(r, listingLimits()); err != nil {
 		return nil, err
 	}
 	return l, nil
 }
 
-var errListing = errors.New("the listing is garbled")
+var (
+	errListing = errors.New("the listing is garbled")
+	errLong    = errors.New("it is too long")
+)
 
 // readBytes reads bytes with their length in front, at most left of them.
 func readBytes(r *bufio.Reader, left *uint64) ([]byte, error) {

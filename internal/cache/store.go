@@ -201,9 +201,11 @@ func (c *Cache) Put(r *Record, l *Listing, open Opener) {
 	ctx := c.writing(s)
 	c.puts.Go(func() {
 		rec, listing, err := Complete(r, l)
-		if err == nil {
-			err = c.sign(rec)
+		if err != nil {
+			c.refused(s, err) // others may do
+			return
 		}
+		err = c.sign(rec)
 		if err == nil && ctx.Err() == nil {
 			err = s.Put(ctx, rec, listing, open)
 		}

@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"errors"
 	"os"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -15,6 +16,7 @@ import (
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
 	"hako/internal/cache"
+	"hako/internal/layer"
 	"hako/internal/registry/registrytest"
 )
 
@@ -199,4 +201,63 @@ func TestListingBomb(t *testing.T) {
 	if _, err := f.Listing(t.Context()); err == nil {
 		t.Error("it was read")
 	}
+}
+
+// A listing that claims a list of files too long to be held is refused before memory is taken for it.
+func TestListingOfTooManyFiles(t *testing.T) {
+	t.Parallel()
+	b := append(binary.AppendUvarint(nil, 0), "hako index 1\n"...)
+	w, err := zstd.NewWriter(nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	listing := w.EncodeAll(binary.AppendUvarint(b, 1<<20+1), nil)
+	s := openDirectory(t, t.TempDir())
+	rec, _, blob := sample()
+	rec.Listing = ocispec.Descriptor{MediaType: "x", Digest: digest.FromBytes(listing), Size: int64(len(listing))}
+	if err := s.Put(t.Context(), rec, listing, opener(blob)); err != nil {
+		t.Fatal(err)
+	}
+	f, err := s.Get(t.Context(), key("1"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := f.Listing(t.Context()); err == nil || !strings.Contains(err.Error(), "larger than allowed") {
+		t.Error(err)
+	}
+}
+
+// A list that nobody could read is not kept, but the layer is, and so are the results of other steps.
+func TestListingTooLongToKeep(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	c, log := signedCache(t, dir, nil)
+	rec, l, blob := sample()
+	long, bare := *rec, cache.Record{Created: rec.Created, Layer: layer.Descriptor{DiffID: digest.FromString("d")}}
+	long.Keys, bare.Keys = []cache.Key{key("long")}, []cache.Key{key("bare")}
+	for name, small := range map[string]map[string][]byte{"many bytes": {"a": make([]byte, 16<<20)}, "many files": manyFiles()} {
+		c.Put(&bare, &cache.Listing{Index: l.Index, Small: small}, nil)
+		c.Put(&long, &cache.Listing{Index: l.Index, Small: small}, opener(blob))
+		c.Wait()
+		f := c.Get(t.Context(), key("long"))
+		if f == nil || c.Get(t.Context(), key("bare")) != nil || !intact(t, f) {
+			t.Fatalf("%s: %v", name, f)
+		}
+		if _, err := f.Listing(t.Context()); err == nil || !strings.Contains(err.Error(), "it is of another layer") {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+	c.Put(rec, l, opener(blob))
+	c.Wait()
+	if f := c.Get(t.Context(), key("1")); f == nil || log.warnings() != 1 {
+		t.Errorf("%v, and %d warnings", f, log.warnings())
+	}
+}
+
+func manyFiles() map[string][]byte {
+	out := map[string][]byte{}
+	for i := range 1<<16 + 1 {
+		out[strconv.Itoa(i)] = nil
+	}
+	return out
 }

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"slices"
 
 	"github.com/opencontainers/go-digest"
 
@@ -26,9 +27,14 @@ const (
 	markImplied
 )
 
-// EncodeIndex writes ix to w in a form that DecodeIndex reads. The same index always gives the same bytes.
-func EncodeIndex(w io.Writer, ix *Index) error {
+// EncodeIndex writes ix to w in a form that DecodeIndex reads, and fails if that would refuse it by the same limits. The same
+// index always gives the same bytes.
+func EncodeIndex(w io.Writer, ix *Index, limits Limits) error {
 	bw := bufio.NewWriter(w)
+	left, err := newIndexBudget(limits, uint64(len(ix.Entries)))
+	if err != nil {
+		return fmt.Errorf("write a layer's index: %w", err)
+	}
 	var buf []byte
 	buf = append(buf, indexMagic...)
 	buf = binary.AppendUvarint(buf, uint64(len(ix.Entries)))
@@ -43,6 +49,9 @@ func EncodeIndex(w io.Writer, ix *Index) error {
 			marks |= markImplied
 		}
 		header = appendString(append(header, marks), e.Content.String())
+		if err := left.take(e, len(header)); err != nil {
+			return fmt.Errorf("write a layer's index: %w", err)
+		}
 		buf = append(binary.AppendUvarint(buf, uint64(len(header))), header...)
 		if _, err := bw.Write(buf); err != nil {
 			return fmt.Errorf("write a layer's index: %w", err)
@@ -61,9 +70,9 @@ func EncodeIndex(w io.Writer, ix *Index) error {
 var errIndex = errors.New("the index is garbled")
 
 // DecodeIndex reads what EncodeIndex wrote, to the end of r. The writer is not trusted: the result is an index that a layer
-// could have, or there is an error.
-func DecodeIndex(r io.Reader) (*Index, error) {
-	ix, err := decodeIndex(bufio.NewReader(r))
+// could have, within the limits, or there is an error.
+func DecodeIndex(r io.Reader, limits Limits) (*Index, error) {
+	ix, err := decodeIndex(bufio.NewReader(r), limits)
 	if errors.Is(err, io.EOF) {
 		err = io.ErrUnexpectedEOF
 	}
@@ -73,7 +82,7 @@ func DecodeIndex(r io.Reader) (*Index, error) {
 	return ix, nil
 }
 
-func decodeIndex(r *bufio.Reader) (*Index, error) {
+func decodeIndex(r *bufio.Reader, limits Limits) (*Index, error) {
 	magic := make([]byte, len(indexMagic))
 	if _, err := io.ReadFull(r, magic); err != nil {
 		return nil, err
@@ -82,23 +91,29 @@ func decodeIndex(r *bufio.Reader) (*Index, error) {
 	if err != nil {
 		return nil, err
 	}
-	if string(magic) != indexMagic || count > defaultEntries {
+	if string(magic) != indexMagic {
 		return nil, errIndex
 	}
+	left, err := newIndexBudget(limits, count)
+	if err != nil {
+		return nil, err
+	}
 	s := &stream{r: r}
-	check := newIndexCheck()
 	ix := &Index{}
-	left := int64(defaultNameBytes)
-	for range count {
+	check := &indexCheck{before: ix}
+	for i := range int(count) { //nolint:gosec // within the limits
+		if i == cap(ix.Entries) { // not at once: so many may not come; doubled, and in the end exact
+			ix.Entries = slices.Grow(ix.Entries, min(int(count)-i, max(i, 1<<10))) //nolint:gosec // as above
+		}
 		b, err := s.bytes(maxHeader + maxDigest)
 		if err != nil {
 			return nil, err
 		}
-		if left -= int64(len(b)); left < 0 {
-			return nil, errIndex
-		}
 		e, err := parseIndexEntry(b)
 		if err != nil {
+			return nil, err
+		}
+		if err := left.take(&e, len(b)); err != nil {
 			return nil, err
 		}
 		if err := check.entry(&e); err != nil {
@@ -127,15 +142,35 @@ func parseIndexEntry(b []byte) (IndexEntry, error) {
 	return e, nil
 }
 
-// indexCheck verifies that entries make an index.
-type indexCheck struct {
-	last  string
-	kinds map[string]tree.Kind // of what is no directory: what hard links may refer to
-	dirs  map[string]struct{}
+// indexBudget is what the entries that follow may take.
+type indexBudget struct{ nameBytes int64 }
+
+var errIndexLimit = errors.New("the index is larger than allowed")
+
+func newIndexBudget(limits Limits, count uint64) (*indexBudget, error) {
+	limits = limits.orDefault()
+	if count > uint64(limits.Entries) { //nolint:gosec // never negative
+		return nil, errIndexLimit
+	}
+	return &indexBudget{nameBytes: limits.NameBytes}, nil
 }
 
-func newIndexCheck() *indexCheck {
-	return &indexCheck{kinds: map[string]tree.Kind{}, dirs: map[string]struct{}{}}
+// take accounts for an entry that is written as size bytes.
+func (b *indexBudget) take(e *IndexEntry, size int) error {
+	const mapBytes = 320 // of a map with an attribute or two: much more memory than the bytes that ask for it
+	if len(e.Xattrs) > 0 {
+		size += mapBytes
+	}
+	if b.nameBytes -= int64(size); b.nameBytes < 0 {
+		return errIndexLimit
+	}
+	return nil
+}
+
+// indexCheck verifies that entries make an index.
+type indexCheck struct {
+	before *Index // the entries so far
+	dir    string // one of them that is known to be a directory
 }
 
 func (c *indexCheck) entry(e *IndexEntry) error {
@@ -145,12 +180,6 @@ func (c *indexCheck) entry(e *IndexEntry) error {
 	if err := c.kind(e); err != nil {
 		return fmt.Errorf("%w: %q: %w", errIndex, shorten(e.Path), err)
 	}
-	c.last = e.Path
-	if e.Kind == tree.Dir {
-		c.dirs[e.Path] = struct{}{}
-	} else {
-		c.kinds[e.Path] = e.Kind
-	}
 	return nil
 }
 
@@ -158,19 +187,24 @@ func (c *indexCheck) path(e *IndexEntry) error {
 	if err := checkName(e.Path); err != nil {
 		return err
 	}
-	if c.last == "" {
+	n := len(c.before.Entries)
+	if n == 0 {
 		if e.Path != "." || e.Kind != tree.Dir {
 			return errRoot
 		}
 		return nil
 	}
-	if tree.Compare(c.last, e.Path) >= 0 {
-		return fmt.Errorf("comes after %q", shorten(c.last))
+	if last := c.before.Entries[n-1].Path; tree.Compare(last, e.Path) >= 0 {
+		return fmt.Errorf("comes after %q", shorten(last))
 	}
 	dir, _ := splitPath(e.Path)
-	if _, ok := c.dirs[dir]; !ok {
+	if dir == c.dir {
+		return nil
+	}
+	if d := c.before.Find(dir); d == nil || d.Kind != tree.Dir {
 		return errors.New("its directory does not come before it")
 	}
+	c.dir = dir
 	return nil
 }
 
@@ -185,10 +219,11 @@ func (c *indexCheck) kind(e *IndexEntry) error {
 	case tree.Regular:
 		return e.content()
 	case tree.Hardlink:
-		if k, ok := c.kinds[e.Linkname]; !ok || k == tree.Hardlink || k == tree.Whiteout {
+		to := c.before.Find(e.Linkname)
+		if to == nil || to.Kind == tree.Dir || to.Kind == tree.Hardlink || to.Kind == tree.Whiteout {
 			return errors.New("it links to nothing")
 		}
-		if c.kinds[e.Linkname] == tree.Regular {
+		if to.Kind == tree.Regular {
 			return e.content()
 		}
 	}

@@ -2,6 +2,7 @@ package layer
 
 import (
 	"bytes"
+	"io"
 	"strings"
 	"testing"
 	"time"
@@ -30,7 +31,7 @@ func sampleIndex() *Index {
 func encodeIndex(t testing.TB, ix *Index) []byte {
 	t.Helper()
 	var b bytes.Buffer
-	if err := EncodeIndex(&b, ix); err != nil {
+	if err := EncodeIndex(&b, ix, Limits{}); err != nil {
 		t.Fatal(err)
 	}
 	return b.Bytes()
@@ -39,7 +40,7 @@ func encodeIndex(t testing.TB, ix *Index) []byte {
 func TestIndexSurvives(t *testing.T) {
 	t.Parallel()
 	for name, want := range map[string]*Index{"sample": sampleIndex(), "empty": {}} {
-		got, err := DecodeIndex(bytes.NewReader(encodeIndex(t, want)))
+		got, err := DecodeIndex(bytes.NewReader(encodeIndex(t, want)), Limits{})
 		if err != nil {
 			t.Fatalf("%s: %v", name, err)
 		}
@@ -81,7 +82,7 @@ func TestBadIndexes(t *testing.T) {
 			t.Parallel()
 			ix := sampleIndex()
 			c.change(ix)
-			_, err := DecodeIndex(bytes.NewReader(encodeIndex(t, ix)))
+			_, err := DecodeIndex(bytes.NewReader(encodeIndex(t, ix)), Limits{})
 			if err == nil || !strings.Contains(err.Error(), c.want) {
 				t.Errorf("%v, want %q", err, c.want)
 			}
@@ -93,12 +94,33 @@ func TestDamagedIndexes(t *testing.T) {
 	t.Parallel()
 	whole := encodeIndex(t, sampleIndex())
 	for n := range whole {
-		if _, err := DecodeIndex(bytes.NewReader(whole[:n])); err == nil {
+		if _, err := DecodeIndex(bytes.NewReader(whole[:n]), Limits{}); err == nil {
 			t.Errorf("%d of %d bytes are taken for an index", n, len(whole))
 		}
 	}
-	if _, err := DecodeIndex(bytes.NewReader(append(whole, 0))); err == nil {
+	if _, err := DecodeIndex(bytes.NewReader(append(whole, 0)), Limits{}); err == nil {
 		t.Error("bytes behind the end are not noticed")
+	}
+}
+
+// An index that is too large is neither read nor written, and an attribute counts for the memory that it takes.
+func TestIndexLimits(t *testing.T) {
+	t.Parallel()
+	n := len(sampleIndex().Entries)
+	bytesOfNames := int64(len(encodeIndex(t, sampleIndex())) - len(indexMagic) - 1 - n) // without lengths, which have one byte each
+	for name, c := range map[string]struct {
+		limits Limits
+		fits   bool
+	}{
+		"just fits":        {Limits{Entries: n, NameBytes: bytesOfNames + 320}, true},
+		"too many entries": {Limits{Entries: n - 1}, false},
+		"too many bytes":   {Limits{NameBytes: bytesOfNames + 319}, false},
+	} {
+		_, err := DecodeIndex(bytes.NewReader(encodeIndex(t, sampleIndex())), c.limits)
+		werr := EncodeIndex(io.Discard, sampleIndex(), c.limits)
+		if (err == nil) != c.fits || (werr == nil) != c.fits {
+			t.Errorf("%s: %v, %v", name, err, werr)
+		}
 	}
 }
 
@@ -107,11 +129,11 @@ func FuzzDecodeIndex(f *testing.F) {
 	f.Add(encodeIndex(f, sampleIndex()))
 	f.Add(encodeIndex(f, &Index{}))
 	f.Fuzz(func(t *testing.T, data []byte) {
-		ix, err := DecodeIndex(bytes.NewReader(data))
+		ix, err := DecodeIndex(bytes.NewReader(data), Limits{})
 		if err != nil {
 			return
 		}
-		again, err := DecodeIndex(bytes.NewReader(encodeIndex(t, ix)))
+		again, err := DecodeIndex(bytes.NewReader(encodeIndex(t, ix)), Limits{})
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -46,7 +46,7 @@ var (
 // appendFooter writes list and footer behind the image, whose size is foot.Image, and returns the size of the whole.
 func appendFooter(f *os.File, foot *footer, ix *layer.Index) error {
 	var list bytes.Buffer
-	if err := layer.EncodeIndex(&list, ix); err != nil {
+	if err := layer.EncodeIndex(&list, ix, layer.Limits{}); err != nil {
 		return err
 	}
 	names := list.Len()
@@ -109,7 +109,7 @@ func (foot *footer) index(f io.ReaderAt) (*layer.Index, error) {
 		return nil, errSum
 	}
 	names, offsets := list[:foot.List-foot.Offsets], list[foot.List-foot.Offsets:]
-	ix, err := layer.DecodeIndex(bytes.NewReader(names))
+	ix, err := layer.DecodeIndex(bytes.NewReader(names), layer.Limits{})
 	if err != nil {
 		return nil, err
 	}
