@@ -34,46 +34,42 @@ const (
 type rule struct {
 	pattern  string
 	anchored bool // the pattern is for the whole path, not for the last name
-	names    []string
-	values   []attribute
+	// words are the attributes as written: few rules match a file, and a short line can stand for many of them.
+	words string
 }
 
 // ruleSet are the rules of one .gitattributes file, which lies in the directory dir.
 type ruleSet struct {
 	dir   string
 	rules []rule
+	// macros are the words that a name stands for. Only the top directory has any of its own.
+	macros map[string]string
 	// above are the rules of the nearest directory above with any; nil if there is none.
 	above *ruleSet
 }
 
 // parseAttributes reads a .gitattributes file.
 func parseAttributes(dir, text string, above *ruleSet) *ruleSet {
-	s := &ruleSet{dir: dir, above: above}
-	macros := map[string][]string{"binary": {"-diff", "-merge", "-text"}}
+	s := &ruleSet{dir: dir, above: above, macros: map[string]string{"binary": "-diff -merge -text"}}
+	if above != nil {
+		s.macros = above.macros
+	}
 	for line := range strings.Lines(strings.TrimPrefix(text, "\uFEFF")) {
 		line = strings.TrimSpace(line)
 		if line == "" || line[0] == '#' || len(line) > maxAttributeLine {
 			continue
 		}
-		pattern, rest := cutPattern(line)
-		words := strings.Fields(rest)
+		pattern, words := cutPattern(line)
 		if name, ok := strings.CutPrefix(pattern, "[attr]"); ok {
 			if dir == "." && name != "" { // macros count in the top directory only
-				macros[name] = words
+				s.macros[name] = words
 			}
 			continue
 		}
-		if pattern == "" || pattern[0] == '!' {
-			continue // git does not take negative patterns here
+		if pattern == "" || pattern[0] == '!' || strings.HasSuffix(pattern, "/") {
+			continue // git does not take negative patterns here, and directories have no attributes
 		}
-		r := rule{pattern: strings.TrimPrefix(pattern, "/"), anchored: strings.Contains(pattern, "/")}
-		if strings.HasSuffix(pattern, "/") {
-			continue // it would match directories only, which have no attributes
-		}
-		for _, w := range words {
-			r.add(w, macros)
-		}
-		s.rules = append(s.rules, r)
+		s.rules = append(s.rules, rule{pattern: strings.TrimPrefix(pattern, "/"), anchored: strings.Contains(pattern, "/"), words: words})
 	}
 	return s
 }
@@ -98,68 +94,51 @@ func cutPattern(line string) (pattern, rest string) {
 	return b.String(), line[min(i+1, len(line)):]
 }
 
-// add takes one word: "text", "-text", "!text", "eol=crlf", or a macro.
-func (r *rule) add(word string, macros map[string][]string) {
-	a := attribute{state: set}
+// parseAttribute reads one word: "text", "-text", "!text" or "eol=crlf".
+func parseAttribute(word string) (string, attribute) {
 	name, value, hasValue := strings.Cut(word, "=")
 	switch {
 	case hasValue:
-		a = attribute{state: valued, value: value}
+		return name, attribute{state: valued, value: value}
 	case strings.HasPrefix(word, "-"):
-		a.state, name = unset, word[1:]
+		return word[1:], attribute{state: unset}
 	case strings.HasPrefix(word, "!"):
-		a.state, name = unspecified, word[1:]
+		return word[1:], attribute{state: unspecified}
 	}
-	r.names, r.values = append(r.names, name), append(r.values, a)
-	if words, ok := macros[name]; ok && a.state == set {
-		for _, w := range words {
-			if _, again := macros[strings.TrimLeft(w, "-!")]; !again { // macros are not looked for in macros
-				r.add(w, nil)
-			}
-		}
-	}
+	return name, attribute{state: set}
 }
 
-// of returns the attributes of the file at p that are among names.
-func (s *ruleSet) of(p string, names []string) map[string]attribute {
+// of returns the attributes of the file at p, and of which macros they come.
+func (s *ruleSet) of(p string) map[string]attribute {
 	out := map[string]attribute{}
-	for ; s != nil; s = s.above {
+	for at := s; at != nil; at = at.above {
 		rel := p
-		if s.dir != "." {
-			rel = strings.TrimPrefix(p, s.dir+"/")
+		if at.dir != "." {
+			rel = strings.TrimPrefix(p, at.dir+"/")
 		}
-		for i := len(s.rules) - 1; i >= 0; i-- {
-			r := &s.rules[i]
-			if !r.matches(rel) {
-				continue
+		for i := len(at.rules) - 1; i >= 0; i-- {
+			if r := &at.rules[i]; r.matches(rel) {
+				s.apply(r.words, out)
 			}
-			r.apply(out)
-		}
-	}
-	for name := range out {
-		if !contains(names, name) {
-			delete(out, name)
 		}
 	}
 	return out
 }
 
-// apply notes the attributes of the rule that no stronger rule has spoken of. In one line the last word counts.
-func (r *rule) apply(out map[string]attribute) {
-	for j := len(r.names) - 1; j >= 0; j-- {
-		if _, known := out[r.names[j]]; !known {
-			out[r.names[j]] = r.values[j]
+// apply notes the attributes among words that nothing stronger has spoken of. In one line the last word counts. A macro that
+// is set stands for its words, which can be macros.
+func (s *ruleSet) apply(words string, out map[string]attribute) {
+	list := strings.Fields(words)
+	for i := len(list) - 1; i >= 0; i-- {
+		name, a := parseAttribute(list[i])
+		if _, known := out[name]; known {
+			continue
+		}
+		out[name] = a
+		if a.state == set {
+			s.apply(s.macros[name], out)
 		}
 	}
-}
-
-func contains(list []string, s string) bool {
-	for _, x := range list {
-		if x == s {
-			return true
-		}
-	}
-	return false
 }
 
 // matches says whether the rule is about the path, which is relative to the directory of the rule's file.

@@ -26,11 +26,6 @@ const (
 	crlfAuto           // if the content is text, and has no carriage returns yet
 )
 
-// conversionNames are the attributes that matter here.
-func conversionNames() []string {
-	return []string{"text", "crlf", "eol", "ident", "working-tree-encoding"}
-}
-
 // newConversion reads the attributes of a file (gitattributes(5)). nil means that nothing is to be done.
 func newConversion(a map[string]attribute) *conversion {
 	c := &conversion{ident: a["ident"].state == set}

@@ -239,10 +239,12 @@ func TestAttributes(t *testing.T) {
 	w := newWorld(t, nil)
 	w.repository(t, "r", "config core.autocrlf false", "config core.safecrlf false",
 		"write .gitattributes *.crlf eol=crlf\n*.txt text\n*.auto text=auto eol=crlf\n*.id ident\n*.bin binary eol=crlf\n\"q x\" eol=crlf\n"+
-			"/top eol=crlf\nd/*.u working-tree-encoding=UTF-16LE\n[attr]win text eol=crlf\n*.win win\n**/deep/x eol=crlf\n*.old crlf=input\n*.n -text eol=crlf\n",
+			"/top eol=crlf\nd/*.u working-tree-encoding=UTF-16LE\n[attr]win text eol=crlf\n*.win win\n**/deep/x eol=crlf\n*.old crlf=input\n*.n -text eol=crlf\n"+
+			"[attr]nested win\n*.nested nested\n*.late late\n[attr]late win\n*.off win\n[attr]loop loop2\n[attr]loop2 loop eol=crlf\n*.loop loop\n",
 		"write a.crlf 1\n2\n", "write b.txt 1\n2\n", "write c.auto 1\n2\n", "write d.auto 1\n2\r\n", "write e.auto 1\x00\n", "write e.auto2 x\n",
 		"write f.id $Id$ and $Id: old $\nand $Idx$ $Id: a b c $\n", "write g.bin 1\n", "write top 1\n", "write sub/top 1\n", "write h.win 1\n",
-		"write sub/deep/x 1\n", "write i.old 1\n", "write j.n 1\n", "write sub/.gitattributes *.crlf -text\n", "write sub/k.crlf 1\n2\n", "commit")
+		"write sub/deep/x 1\n", "write i.old 1\n", "write j.n 1\n", "write sub/.gitattributes *.crlf -text\n*.below win\n*.off -win\n[attr]own win\n*.own own\n", "write sub/k.crlf 1\n2\n",
+		"write n.nested 1\n", "write n.late 1\n", "write n.loop 1\n", "write n.off 1\n", "write sub/n.off 1\n", "write sub/n.below 1\n", "write sub/n.own 1\n", "commit")
 	// Git would take UTF-16 for what is in the working copy: put UTF-8 into the repository.
 	blob := w.gitIn(t, "r", strings.NewReader("häko\n"), "hash-object", "-w", "--stdin", "--no-filters")
 	w.git(t, "r", "update-index", "--add", "--cacheinfo", "100644,"+blob+",d/m.u")

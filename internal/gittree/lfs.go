@@ -66,7 +66,7 @@ func (t *Tree) pointer(in *place, e entry) (gitlfs.Pointer, bool, error) {
 	if t.lfs == nil || in.rules == nil || e.kind != file && e.kind != executable {
 		return gitlfs.Pointer{}, false, nil
 	}
-	filter := in.rules.of(path.Join(in.at, e.name), []string{"filter"})["filter"]
+	filter := in.rules.of(path.Join(in.at, e.name))["filter"]
 	if filter.state != valued || filter.value != lfsFilter {
 		return gitlfs.Pointer{}, false, nil
 	}

@@ -1,6 +1,7 @@
 package gittree
 
 import (
+	"runtime"
 	"strings"
 	"testing"
 	"time"
@@ -172,5 +173,20 @@ func TestWildmatch(t *testing.T) {
 	}
 	if wildmatch(strings.Repeat("a*", 200)+"b", strings.Repeat("a", 2000)) {
 		t.Error("a long pattern matches")
+	}
+}
+
+// TestMacrosTakeNoMemory has lines of many macros that each stand for many attributes: it is not parallel, to count.
+func TestMacrosTakeNoMemory(t *testing.T) { //nolint:paralleltest // see above
+	text := "[attr]m" + strings.Repeat(" a", 1000) + "\n" + strings.Repeat("*"+strings.Repeat(" m", 1000)+"\n", 20)
+	var before, after runtime.MemStats
+	runtime.ReadMemStats(&before)
+	s := parseAttributes(".", text, nil)
+	runtime.ReadMemStats(&after)
+	if got := after.TotalAlloc - before.TotalAlloc; got > 1<<20 {
+		t.Errorf("%d bytes of rules take %d bytes", len(text), got)
+	}
+	if got := len(s.of("x")); got != 2 {
+		t.Errorf("%d attributes, not 2", got)
 	}
 }

@@ -275,7 +275,7 @@ func (t *Tree) conversion(in *place, e entry) *conversion {
 	if in.rules == nil {
 		return nil
 	}
-	return newConversion(in.rules.of(path.Join(in.at, e.name), conversionNames()))
+	return newConversion(in.rules.of(path.Join(in.at, e.name)))
 }
 
 // converted is the content of a file as it is read.
