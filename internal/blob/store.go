@@ -17,6 +17,7 @@ import (
 	"sync"
 
 	"github.com/opencontainers/go-digest"
+	"golang.org/x/sys/unix"
 
 	"hako/internal/workdir"
 )
@@ -111,16 +112,32 @@ func (s *Store) Open(d digest.Digest) (*Blob, error) {
 	if s.dir == "" {
 		return s.openMem(d)
 	}
-	f, err := os.Open(s.path(d))
+	f, size, err := OpenFile(s.path(d))
 	if err != nil {
 		return nil, fmt.Errorf("open blob: %w", err)
 	}
-	st, err := f.Stat()
-	if err != nil {
-		return nil, errors.Join(fmt.Errorf("open blob: %w", err), f.Close())
-	}
-	return &Blob{SectionReader: *io.NewSectionReader(f, 0, st.Size()), file: f}, nil
+	return &Blob{SectionReader: *io.NewSectionReader(f, 0, size), file: f}, nil
 }
+
+// OpenFile opens a file for reading in a directory that others can write to, and says how long it is. It never waits; what is no
+// regular file is an error, a *fs.PathError as all that it returns. The caller closes the file.
+func OpenFile(path string) (*os.File, int64, error) {
+	f, err := os.OpenFile(path, os.O_RDONLY|unix.O_NONBLOCK, 0) // not to wait at a pipe
+	if err != nil {
+		return nil, 0, err
+	}
+	st, err := f.Stat()
+	if err == nil && !st.Mode().IsRegular() {
+		err = &fs.PathError{Op: "open", Path: path, Err: errIrregular}
+	}
+	if err != nil {
+		_ = f.Close() // nothing was written
+		return nil, 0, err
+	}
+	return f, st.Size(), nil
+}
+
+var errIrregular = errors.New("it is not a regular file")
 
 func (s *Store) openMem(d digest.Digest) (*Blob, error) {
 	s.mu.Lock()

@@ -70,15 +70,10 @@ func (d *Directory) Get(_ context.Context, key Key) (*Found, error) {
 	if err := key.Validate(); err != nil {
 		return nil, err
 	}
-	f, err := os.Open(d.record(key))
+	data, err := readRecord(d.record(key))
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, nil
 	}
-	if err != nil {
-		return nil, err
-	}
-	data, err := io.ReadAll(io.LimitReader(f, maxRecord))
-	_ = f.Close() // only read
 	if err != nil {
 		return nil, err
 	}
@@ -96,6 +91,16 @@ func (d *Directory) Get(_ context.Context, key Key) (*Found, error) {
 		}
 	}
 	return &Found{Record: *rec, store: directoryBlobs{d}}, nil
+}
+
+// readRecord reads the file of a record.
+func readRecord(path string) ([]byte, error) {
+	f, _, err := blob.OpenFile(path)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close() //nolint:errcheck // only read
+	return io.ReadAll(io.LimitReader(f, maxRecord))
 }
 
 // Put implements [Store].

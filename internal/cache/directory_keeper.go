@@ -103,7 +103,8 @@ func touch(p string, age time.Duration) {
 	if st, err := os.Lstat(p); err != nil || age > 0 && time.Since(st.ModTime()).Abs() < age {
 		return
 	}
-	_ = unix.UtimesNanoAt(unix.AT_FDCWD, p, nil, 0) // a volume that cannot be written, or a file that is gone
+	// It may be on a volume that cannot be written, or gone.
+	_ = unix.UtimesNanoAt(unix.AT_FDCWD, p, nil, unix.AT_SYMLINK_NOFOLLOW)
 }
 
 // use says that a record and its blobs are needed.
@@ -228,7 +229,7 @@ func (d *Directory) entries(ctx context.Context) ([]Entry, error) {
 		if key.Validate() != nil {
 			return nil
 		}
-		text, err := os.ReadFile(filepath.Join(d.recordDir(), name))
+		text, err := readRecord(filepath.Join(d.recordDir(), name))
 		if errors.Is(err, fs.ErrNotExist) {
 			return nil
 		}

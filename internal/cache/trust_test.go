@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"errors"
 	"os"
+	"path/filepath"
 	"strconv"
 	"strings"
 	"testing"
@@ -14,6 +15,7 @@ import (
 	"github.com/klauspost/compress/zstd"
 	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+	"golang.org/x/sys/unix"
 
 	"hako/internal/cache"
 	"hako/internal/layer"
@@ -260,4 +262,49 @@ func manyFiles() map[string][]byte {
 		out[strconv.Itoa(i)] = nil
 	}
 	return out
+}
+
+// Pipes in a directory that others can write to make nobody wait, and links there lead nobody to touch files elsewhere.
+func TestHostileDirectory(t *testing.T) {
+	t.Parallel()
+	layerOf := func(dir string) string { return filepath.Join(dir, "sha256", digest.FromString("the layer").Encoded()) }
+	pipe := func(t *testing.T, path string) {
+		t.Helper()
+		if err := errors.Join(os.Remove(path), unix.Mkfifo(path, 0o666)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for what, path := range map[string]func(dir string) string{"record": func(dir string) string { return record(dir, "1") }, "layer": layerOf} {
+		t.Run("a pipe as "+what, func(t *testing.T) {
+			t.Parallel()
+			dir := t.TempDir()
+			s := openDirectory(t, dir)
+			put(t, s)
+			pipe(t, path(dir))
+			if f, err := s.Get(t.Context(), key("1")); f != nil {
+				t.Errorf("%v, %v", f, err)
+			}
+			if _, err := s.List(t.Context()); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+	t.Run("a link", func(t *testing.T) {
+		t.Parallel()
+		dir, ours := t.TempDir(), filepath.Join(t.TempDir(), "ours")
+		old := time.Unix(1_000_000_000, 0)
+		s := openDirectory(t, dir)
+		put(t, s)
+		err := errors.Join(os.WriteFile(ours, []byte("the layer"), 0o600), os.Chtimes(ours, old, old), os.Remove(layerOf(dir)), os.Symlink(ours, layerOf(dir)))
+		link := []unix.Timespec{unix.NsecToTimespec(old.UnixNano()), unix.NsecToTimespec(old.UnixNano())}
+		if err = errors.Join(err, unix.UtimesNanoAt(unix.AT_FDCWD, layerOf(dir), link, unix.AT_SYMLINK_NOFOLLOW)); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := openDirectory(t, dir).Get(t.Context(), key("1")); err != nil {
+			t.Fatal(err)
+		}
+		if st, err := os.Stat(ours); err != nil || !st.ModTime().Equal(old) {
+			t.Errorf("the file that it leads to was touched: %v, %v", st, err)
+		}
+	})
 }

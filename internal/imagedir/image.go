@@ -15,6 +15,8 @@ import (
 
 	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+
+	"hako/internal/blob"
 )
 
 // Image is an image of a directory. It may be used from many goroutines.
@@ -154,7 +156,7 @@ func (r *reader) Read(b []byte) (int, error) {
 type layoutBlobs struct{ dir string }
 
 func (l layoutBlobs) open(sum digest.Digest) (*part, error) {
-	f, size, err := openFile(filepath.Join(l.dir, blobPath(sum)))
+	f, size, err := blob.OpenFile(filepath.Join(l.dir, blobPath(sum)))
 	if err != nil {
 		return nil, err
 	}
@@ -179,7 +181,7 @@ func (a *archiveBlobs) open(sum digest.Digest) (*part, error) {
 	if !ok {
 		return nil, fmt.Errorf("the archive has no %s", sum)
 	}
-	f, _, err := openFile(a.path)
+	f, _, err := blob.OpenFile(a.path)
 	if err != nil {
 		return nil, err
 	}
@@ -192,7 +194,7 @@ const maxArchiveEntries = 10_000
 // openArchive finds the blobs of a docker archive that kaniko's warmer has written: names are digests, with or without an
 // algorithm, and end in ".tar.gz" for layers, whatever their compression.
 func openArchive(path string) (*archiveBlobs, error) {
-	f, _, err := openFile(path)
+	f, _, err := blob.OpenFile(path)
 	if err != nil {
 		return nil, err
 	}

@@ -20,10 +20,11 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
-	"syscall"
 	"time"
 
 	"github.com/opencontainers/go-digest"
+
+	"hako/internal/blob"
 )
 
 const (
@@ -178,7 +179,7 @@ func (d *Dir) namePath(name string) string {
 
 // readSmall reads a file of a few bytes to a few megabytes.
 func readSmall(path string) ([]byte, error) {
-	f, size, err := openFile(path)
+	f, size, err := blob.OpenFile(path)
 	if err != nil {
 		return nil, err
 	}
@@ -187,22 +188,6 @@ func readSmall(path string) ([]byte, error) {
 		return nil, fmt.Errorf("%s is larger than %d MiB", filepath.Base(path), smallLimit>>20)
 	}
 	return io.ReadAll(io.LimitReader(f, smallLimit))
-}
-
-// openFile opens a regular file.
-func openFile(path string) (*os.File, int64, error) {
-	f, err := os.OpenFile(path, os.O_RDONLY|syscall.O_NONBLOCK, 0) // not to wait at a pipe
-	if err != nil {
-		return nil, 0, err
-	}
-	fi, err := f.Stat()
-	if err == nil && !fi.Mode().IsRegular() {
-		err = fmt.Errorf("%s is not a regular file", filepath.Base(path))
-	}
-	if err != nil {
-		return nil, 0, errors.Join(err, f.Close())
-	}
-	return f, fi.Size(), nil
 }
 
 // plain is an error without the path that the user knows.

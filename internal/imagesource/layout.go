@@ -11,11 +11,11 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
-	"syscall"
 
 	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
+	"hako/internal/blob"
 	"hako/internal/diag"
 	"hako/internal/image"
 	"hako/internal/plan"
@@ -211,22 +211,11 @@ func blobPath(d digest.Digest) (string, error) {
 
 // open opens a file of the layout.
 func (l *ociLayout) open(path string) (*os.File, int64, error) {
-	f, err := os.OpenFile(filepath.Join(l.dir, path), os.O_RDONLY|syscall.O_NONBLOCK, 0)
-	if err != nil {
-		var p *fs.PathError
-		if errors.As(err, &p) {
-			err = fmt.Errorf("%s: %w", path, p.Err)
-		}
-		return nil, 0, err
+	f, size, err := blob.OpenFile(filepath.Join(l.dir, path))
+	if p := new(fs.PathError); errors.As(err, &p) {
+		err = fmt.Errorf("%s: %w", path, p.Err)
 	}
-	fi, err := f.Stat()
-	if err == nil && !fi.Mode().IsRegular() {
-		err = fmt.Errorf("%s is not a regular file", path)
-	}
-	if err != nil {
-		return nil, 0, errors.Join(err, f.Close())
-	}
-	return f, fi.Size(), nil
+	return f, size, err
 }
 
 // read reads a small file of the layout.

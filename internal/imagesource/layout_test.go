@@ -139,7 +139,7 @@ func TestDamagedLayouts(t *testing.T) {
 		"other digest": {ref: "@sha256:" + strings.Repeat("0", 64), want: "no such file or directory"},
 		"index is pipe": {damage: func(d string) error {
 			return errors.Join(os.Remove(d+"/index.json"), syscall.Mkfifo(d+"/index.json", 0o644))
-		}, want: "index.json is not a regular file"},
+		}, want: "index.json: it is not a regular file"},
 		"wrong manifest": {damage: func(d string) error { return appendTo(blob(d, manifest)) }, want: "its content has the digest"},
 		"wrong config":   {damage: func(d string) error { return appendTo(blob(d, config)) }, want: "its content has the digest"},
 		"huge config":    {damage: func(d string) error { return os.Truncate(blob(d, config), 17<<20) }, want: "it is larger than 16 MiB"},
