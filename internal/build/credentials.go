@@ -128,6 +128,8 @@ func (l *logins) trust(places ...string) {
 	for _, p := range places {
 		if strings.HasPrefix(p, "git://") {
 			p, _ = contextsource.PullURL(p, l.getenv)
+		} else if strings.HasPrefix(p, contextsource.GitHub) {
+			p = "https://" + p
 		}
 		if u, err := url.Parse(p); err == nil && u.Host != "" {
 			l.trusted[web.Origin(u)] = true

@@ -60,14 +60,15 @@ func (o *opener) isShortGit(text string) bool {
 	user, rest, ok := strings.Cut(text, "@")
 	host, at, ok2 := strings.Cut(rest, ":")
 	remote := ok && ok2 && user != "" && host != "" && at != "" && !strings.Contains(user+host, "/")
-	if !remote && !strings.HasPrefix(text, githubPrefix) {
+	if !remote && !strings.HasPrefix(text, GitHub) {
 		return false
 	}
 	_, err := os.Lstat(filepath.Join(o.Cwd, text))
 	return err != nil
 }
 
-const githubPrefix = "github.com/"
+// GitHub is what a place begins with that is a repository there without saying how it is reached: that is https.
+const GitHub = "github.com/"
 
 // openGit fetches a git repository at one commit.
 func (o *opener) openGit(ctx context.Context) (*Source, error) {
@@ -134,7 +135,7 @@ func gitURI(s *gittree.Spec) string {
 // gitSpec reads the place.
 func (o *opener) gitSpec() (*gittree.Spec, error) {
 	text := o.req.Place
-	if strings.HasPrefix(text, githubPrefix) {
+	if strings.HasPrefix(text, GitHub) {
 		text = "https://" + text
 		if at, rest, ok := strings.Cut(text, "#"); !strings.HasSuffix(at, ".git") {
 			if text = at + ".git"; ok {
