@@ -83,76 +83,59 @@ func (c *Context) Close() error {
 // Open opens a build context and reads its Dockerfile and ignore patterns. What the user can mend is a *diag.Error.
 //
 // A directory that does not exist is an error only if the Dockerfile is not elsewhere; reads of the tree fail then.
-func Open(ctx context.Context, o Options) (*Context, error) {
-	if ctx.Err() != nil {
-		return nil, context.Cause(ctx)
-	}
-	r, err := openRoot(&o)
-	if err != nil {
-		return nil, err
-	}
-	c := &Context{root: r}
-	if err := c.load(ctx, &o); err != nil {
-		return nil, errors.Join(err, r.close())
-	}
-	return c, nil
-}
+func Open(ctx context.Context, o Options) (*Context, error) { return open(ctx, &o, (*Context).load) }
 
 // OpenTree opens a further context, one without a Dockerfile of its own: only its .dockerignore counts.
 // Options.Dockerfile and Given have no meaning here. What the user can mend is a *diag.Error.
 func OpenTree(ctx context.Context, o Options) (*Context, error) {
-	if ctx.Err() != nil {
-		return nil, context.Cause(ctx)
-	}
-	r, err := openRoot(&o)
-	if err == nil && r.absent != nil {
-		err = r.absent
-	}
-	if err != nil {
-		return nil, err
-	}
-	c := &Context{root: r}
-	var content []byte
-	if !o.Plain {
-		content, err = readIn(r.tree, ignoreName)
-	}
-	switch {
-	case err == nil && !o.Plain:
-		c.IgnoreName = ignoreName
-	case missing(err):
-		err = nil
-	}
-	if err == nil {
-		err = c.filter(ctx, content, &o)
-	}
-	if err != nil {
-		return nil, errors.Join(err, r.close())
-	}
-	return c, nil
+	return open(ctx, &o, (*Context).loadTree)
 }
 
 // OpenSent opens a context as it is sent elsewhere to be built there: without what its ignore file leaves out, but with that
 // file and the Dockerfile. There need not be a Dockerfile in it. What the user can mend is a *diag.Error.
 func OpenSent(ctx context.Context, o Options) (*Context, error) {
+	return open(ctx, &o, (*Context).loadSent)
+}
+
+// open opens the root, of which load reads what it needs.
+func open(ctx context.Context, o *Options, load func(*Context, context.Context, *Options) error) (*Context, error) {
 	if ctx.Err() != nil {
 		return nil, context.Cause(ctx)
 	}
-	r, err := openRoot(&o)
-	if err == nil && r.absent != nil {
-		err = r.absent
-	}
+	r, err := openRoot(o)
 	if err != nil {
 		return nil, err
 	}
 	c := &Context{root: r}
-	if err := c.loadSent(ctx, &o); err != nil {
+	if err := load(c, ctx, o); err != nil {
 		return nil, errors.Join(err, r.close())
 	}
 	return c, nil
 }
 
+// loadTree reads the ignore file.
+func (c *Context) loadTree(ctx context.Context, o *Options) error {
+	if c.root.absent != nil {
+		return c.root.absent
+	}
+	if o.Plain {
+		return c.filter(ctx, nil, o)
+	}
+	content, err := readIn(c.root.tree, ignoreName)
+	switch {
+	case err == nil:
+		c.IgnoreName = ignoreName
+	case !missing(err):
+		return err
+	}
+	return c.filter(ctx, content, o)
+}
+
 // loadSent reads what is to be left out.
 func (c *Context) loadSent(ctx context.Context, o *Options) error {
+	if c.root.absent != nil {
+		return c.root.absent
+	}
 	names := []string{ignoreName}
 	for _, f := range spellings(path.Clean("/" + cmp.Or(o.Dockerfile, defaultName))[1:]) {
 		names = append(names, f, f+ignoreName)

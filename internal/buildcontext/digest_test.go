@@ -29,6 +29,13 @@ func TestKnownDigests(t *testing.T) {
 	if d, ok := f.ContentDigest("out"); ok {
 		t.Error(d)
 	}
+	p := &part{whole: knowing{under}, at: "dir"}
+	if d, ok := p.ContentDigest("in"); !ok || d != digest.FromString("dir/in") {
+		t.Error(d, ok)
+	}
+	if d, ok := p.ContentDigest("../in"); ok {
+		t.Error(d)
+	}
 	if d, ok := newFiltered(under, m, ".dockerignore").ContentDigest("in"); ok {
 		t.Error(d)
 	}

@@ -144,10 +144,18 @@ func ignoreMissing(err error) error {
 
 // ContentDigest is the digest of the file at p, if the tree under this one knows it without reading the file.
 func (f *filtered) ContentDigest(p string) (digest.Digest, bool) {
-	d, ok := f.under.(interface {
+	if f.check("digest", p) != nil {
+		return "", false
+	}
+	return contentDigest(f.under, p)
+}
+
+// contentDigest asks a tree for the digest of a file, which it need not read for that.
+func contentDigest(t tree.Tree, p string) (digest.Digest, bool) {
+	d, ok := t.(interface {
 		ContentDigest(path string) (digest.Digest, bool)
 	})
-	if !ok || f.check("digest", p) != nil {
+	if !ok {
 		return "", false
 	}
 	return d.ContentDigest(p)

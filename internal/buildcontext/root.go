@@ -11,6 +11,8 @@ import (
 	"syscall"
 	"time"
 
+	"github.com/opencontainers/go-digest"
+
 	"hako/internal/diag"
 	"hako/internal/tree"
 )
@@ -137,6 +139,15 @@ func (t *part) Open(p string) (io.ReadCloser, error) {
 		return nil, err
 	}
 	return t.whole.Open(at)
+}
+
+// ContentDigest is the digest of the file at p, if the whole tree knows it without reading the file.
+func (t *part) ContentDigest(p string) (digest.Digest, bool) {
+	at, err := t.inside("digest", p)
+	if err != nil {
+		return "", false
+	}
+	return contentDigest(t.whole, at)
 }
 
 // locate finds the directory of the context.
