@@ -17,6 +17,8 @@ import (
 	"os"
 	"time"
 
+	"hako/internal/inflate"
+	"hako/internal/spool"
 	"hako/internal/tree"
 )
 
@@ -117,11 +119,11 @@ var (
 func Unpack(ctx context.Context, r io.Reader, o Options) (_ *Tree, err error) {
 	u := &unpacker{
 		ctx: ctx, options: o, limits: o.Limits.orDefault(), index: newIndex(o.Now),
-		in: &tail{ctx: ctx, r: r}, spool: &spool{create: func() (*os.File, error) { return o.File("context") }},
+		in: &tail{ctx: ctx, r: r}, spool: spool.New(func() (*os.File, error) { return o.File("context") }),
 	}
 	defer func() {
 		if err != nil {
-			err = errors.Join(err, u.spool.close())
+			err = errors.Join(err, u.spool.Close())
 		}
 	}()
 	if err := u.all(); err != nil {
@@ -140,7 +142,7 @@ type unpacker struct {
 	limits  Limits
 	index   *index
 	in      *tail
-	spool   *spool
+	spool   *spool.Spool
 
 	entries   int
 	nameBytes int64
@@ -173,7 +175,7 @@ func (u *unpacker) all() error {
 	if err := u.end(); err != nil {
 		return err
 	}
-	if err := u.spool.finish(); err != nil {
+	if err := u.spool.Finish(); err != nil {
 		return err
 	}
 	return u.settle()
@@ -199,13 +201,21 @@ func (u *unpacker) end() error {
 		return errUnfinished
 	}
 	u.in.marked = true
-	if _, err := io.Copy(io.Discard, u.in); err != nil {
-		return u.damaged(err)
+	_, err := io.Copy(io.Discard, u.in)
+	if errors.Is(err, inflate.ErrHeader) { // as for gzip(1), what follows its data and is not gzip does no harm
+		u.warn("what follows the compressed data is not read")
+		err = nil
 	}
-	if n := u.in.garbage; n > 0 && u.options.Warn != nil {
-		u.options.Warn(fmt.Sprintf("%d bytes after the end of the archive are not read", n))
+	if n := u.in.garbage; n > 0 {
+		u.warn(fmt.Sprintf("%d bytes after the end of the archive are not read", n))
 	}
-	return nil
+	return u.damaged(err)
+}
+
+func (u *unpacker) warn(text string) {
+	if u.options.Warn != nil {
+		u.options.Warn(text)
+	}
 }
 
 // entry takes one entry.
@@ -289,7 +299,7 @@ func (u *unpacker) content(ino inodeID, size int64, r io.Reader) error {
 	}
 	s := u.options.Sieve
 	if s == nil {
-		at, err := u.spool.add(r, size)
+		at, err := u.spool.Add(u.ctx, r, size)
 		i.at = at
 		return err
 	}
@@ -299,7 +309,7 @@ func (u *unpacker) content(ino inodeID, size int64, r io.Reader) error {
 		if err != nil {
 			return err
 		}
-		if i.at, err = u.spool.add(bytes.NewReader(data), size); err != nil {
+		if i.at, err = u.spool.Add(u.ctx, bytes.NewReader(data), size); err != nil {
 			return err
 		}
 		return u.learn(ino, data)
@@ -311,7 +321,7 @@ func (u *unpacker) content(ino inodeID, size int64, r io.Reader) error {
 		}
 		u.kept += size
 	}
-	at, err := u.spool.add(r, size)
+	at, err := u.spool.Add(u.ctx, r, size)
 	i.at = at
 	return err
 }
@@ -332,7 +342,7 @@ func (u *unpacker) learn(ino inodeID, data []byte) error {
 // release gives back the room of a file whose last name is gone.
 func (u *unpacker) release(i *inode) {
 	if i.kind == tree.Regular && !i.dropped && i.size >= worthPunching {
-		u.spool.punch(i.at, i.size)
+		u.spool.Punch(i.at, i.size)
 	}
 }
 
@@ -360,7 +370,7 @@ func (u *unpacker) settle() error {
 			return &NeededError{Path: path}
 		case !i.dropped && drops:
 			i.dropped = true
-			u.spool.punch(i.at, i.size)
+			u.spool.Punch(i.at, i.size)
 		}
 	}
 	return nil

@@ -3,6 +3,7 @@ package archive_test
 import (
 	"archive/tar"
 	"bytes"
+	"compress/gzip"
 	"context"
 	"errors"
 	"fmt"
@@ -17,6 +18,8 @@ import (
 	"golang.org/x/sys/unix"
 
 	"hako/internal/archive"
+	"hako/internal/compression"
+	"hako/internal/inflate"
 	"hako/internal/tree/treetest"
 )
 
@@ -437,4 +440,68 @@ func FuzzUnpack(f *testing.F) {
 			}
 		}
 	})
+}
+
+// A hole is read without reading anything.
+func TestStoppedInAHole(t *testing.T) {
+	t.Parallel()
+	const size = 4 << 30 // 4 GiB
+	block := pack(t, entry{Header: tar.Header{Name: "z", Typeflag: tar.TypeReg, Format: tar.FormatGNU}})[:512]
+	block[156] = tar.TypeGNUSparse // its one part is at 386, of no bytes; the size is at 483: tar(5)
+	copy(block[386:], fmt.Sprintf("%011o\x00%011o\x00", size, 0))
+	copy(block[483:], fmt.Sprintf("%011o\x00", size))
+	copy(block[148:], "        ")
+	sum := 0
+	for _, b := range block {
+		sum += int(b)
+	}
+	copy(block[148:], fmt.Sprintf("%06o\x00 ", sum))
+
+	ctx, cancel := context.WithCancelCause(t.Context())
+	why := errors.New("enough")
+	o := options(t)
+	create := o.File
+	o.File = func(name string) (*os.File, error) {
+		cancel(why)
+		return create(name)
+	}
+	data := append(block, make([]byte, 1024)...)
+	if tr, err := archive.Unpack(ctx, bytes.NewReader(data), o); !errors.Is(err, why) {
+		t.Errorf("got %v, %v", tr, err)
+	}
+	if tr, err := unpack(t, data, options(t)); err != nil || tr.Size() != size {
+		t.Errorf("without an end: %v", err)
+	}
+}
+
+// Tapes and other programs leave something after compressed data, which gzip(1) does not mind.
+func TestBytesAfterCompressedData(t *testing.T) {
+	t.Parallel()
+	var zipped bytes.Buffer
+	z := gzip.NewWriter(&zipped)
+	if _, err := z.Write(pack(t, file("a", "x"))); err != nil || z.Close() != nil {
+		t.Fatal(err)
+	}
+	for tail, want := range map[string]int{"": 0, strings.Repeat("\x00", 512): 1, "no member of gzip": 1} {
+		r, err := compression.NewReader(strings.NewReader(zipped.String() + tail))
+		if err != nil {
+			t.Fatal(err)
+		}
+		o := options(t)
+		warnings := 0
+		o.Warn = func(string) { warnings++ }
+		tr, err := archive.Unpack(t.Context(), r, o)
+		if err != nil || warnings != want || tr.Close() != nil {
+			t.Errorf("%q: %v, %d warnings", tail, err, warnings)
+		}
+	}
+	broken := zipped.Bytes()
+	broken[len(broken)-6]++ // of the checksum
+	r, err := compression.NewReader(&zipped)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := archive.Unpack(t.Context(), r, options(t)); !errors.Is(err, inflate.ErrChecksum) {
+		t.Errorf("a wrong checksum: %v", err)
+	}
 }

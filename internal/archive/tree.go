@@ -7,25 +7,26 @@ import (
 	"slices"
 	"time"
 
+	"hako/internal/spool"
 	"hako/internal/tree"
 )
 
 // Tree is the tree of an archive. It may be used from many goroutines.
 type Tree struct {
 	index *index
-	spool *spool
+	spool *spool.Spool
 }
 
 var _ tree.Tree = (*Tree)(nil)
 
 // Empty is a tree with nothing in it but its root, whose time is now.
-func Empty(now time.Time) *Tree { return &Tree{index: newIndex(now), spool: &spool{}} }
+func Empty(now time.Time) *Tree { return &Tree{index: newIndex(now), spool: &spool.Spool{}} }
 
 // Close frees the contents. It is idempotent; nobody may read the tree any more.
-func (t *Tree) Close() error { return t.spool.close() }
+func (t *Tree) Close() error { return t.spool.Close() }
 
 // Size is how much the contents take, in bytes, holes included.
-func (t *Tree) Size() int64 { return t.spool.size }
+func (t *Tree) Size() int64 { return t.spool.Size() }
 
 // Lstat implements [tree.Tree].
 func (t *Tree) Lstat(p string) (tree.Entry, error) {
@@ -92,7 +93,7 @@ func (t *Tree) Open(p string) (io.ReadCloser, error) {
 		err = errNotRegular
 	case !i.dropped:
 		var r io.ReadCloser
-		if r, err = t.spool.open(i.at, i.size); err == nil {
+		if r, err = t.spool.Open(i.at, i.size); err == nil {
 			return r, nil
 		}
 	}

@@ -13,6 +13,7 @@ import (
 
 	"hako/internal/diag"
 	"hako/internal/layer"
+	"hako/internal/spool"
 	"hako/internal/tree"
 )
 
@@ -20,7 +21,7 @@ import (
 type Changes struct {
 	name     string // the instruction
 	draft    *draft
-	spool    *spool
+	spool    *spool.Spool
 	warnings []string
 	read     bool
 }
@@ -45,7 +46,7 @@ func (c *Changes) Warnings() []string { return c.warnings }
 // Close frees what the changes hold. It is idempotent.
 func (c *Changes) Close() error {
 	c.read = true
-	if err := c.spool.close(); err != nil {
+	if err := c.spool.Close(); err != nil {
 		return fmt.Errorf("%s: close the content of archives: %w", c.name, err)
 	}
 	return nil

@@ -4,10 +4,9 @@ import (
 	"bytes"
 	"context"
 	"errors"
-	"fmt"
 	"io"
-	"os"
 
+	"hako/internal/spool"
 	"hako/internal/tree"
 )
 
@@ -29,22 +28,6 @@ type bytesOpener []byte
 
 func (o bytesOpener) open() (io.ReadCloser, error) { return io.NopCloser(bytes.NewReader(o)), nil }
 
-// spool is a file that holds the content of unpacked archives one after the other. It is not safe for concurrent use.
-type spool struct {
-	create func() (*os.File, error)
-	limit  int64 // of size
-	file   *os.File
-	size   int64
-	// buf holds the last bytes, which are not in the file yet.
-	buf  []byte
-	zero []byte
-	// short says that the file may have to grow to its size: what is zero was left out.
-	short bool
-}
-
-// spoolChunk is how much is written at once, and left out if it is zero: 256 KiB.
-const spoolChunk = 256 << 10
-
 // interruptible is a reader that ends with a context: archives can be far larger than the files that hold them.
 type interruptible struct {
 	ctx context.Context //nolint:containedctx // io.Reader has no place for it; it lives as long as one instruction
@@ -59,103 +42,13 @@ func (i *interruptible) Read(p []byte) (int, error) {
 	return i.r.Read(p)
 }
 
-var (
-	errNoSpool = errors.New("there is no place for the content of archives")
-	errTooMuch = errors.New("archives hold too much")
-)
-
-// add stores the next size bytes of r, which must be all. Holes of sparse files take no room.
-func (s *spool) add(r io.Reader, size int64) (opener, error) {
-	if size > s.limit-s.size {
-		return nil, fmt.Errorf("%w: more than %d bytes", errTooMuch, s.limit)
-	}
-	if s.file == nil {
-		if s.create == nil {
-			return nil, errNoSpool
-		}
-		f, err := s.create()
-		if err != nil {
-			return nil, fmt.Errorf("make a file for the content of archives: %w", err)
-		}
-		s.file, s.buf, s.zero = f, make([]byte, 0, spoolChunk), make([]byte, spoolChunk)
-	}
-	o := spoolOpener{spool: s, offset: s.size, size: size}
-	if err := s.fill(r); err != nil {
-		return nil, err
-	}
-	if n := s.size - o.offset; n != size {
-		return nil, fmt.Errorf("got %d of %d bytes: %w", n, size, io.ErrUnexpectedEOF)
-	}
-	return o, nil
-}
-
-// fill stores r.
-func (s *spool) fill(r io.Reader) error {
-	for {
-		n, err := r.Read(s.buf[len(s.buf):cap(s.buf)])
-		s.buf = s.buf[:len(s.buf)+n]
-		s.size += int64(n)
-		if err == io.EOF { //nolint:errorlint // a Reader returns it as it is; a cut off archive says something else
-			return nil
-		}
-		if err != nil {
-			return err
-		}
-		if len(s.buf) < cap(s.buf) {
-			continue
-		}
-		if err := s.write(); err != nil {
-			return err
-		}
-	}
-}
-
-// write writes what is in the buffer.
-func (s *spool) write() error {
-	if s.short = bytes.Equal(s.buf, s.zero[:len(s.buf)]); !s.short {
-		if _, err := s.file.WriteAt(s.buf, s.size-int64(len(s.buf))); err != nil {
-			return err
-		}
-	}
-	s.buf = s.buf[:0]
-	return nil
-}
-
-// finish writes all that was added. Nothing can be added any more.
-func (s *spool) finish() error {
-	if len(s.buf) > 0 {
-		if err := s.write(); err != nil {
-			return err
-		}
-	}
-	s.buf, s.zero = nil, nil
-	if !s.short {
-		return nil
-	}
-	return s.file.Truncate(s.size) // a hole at the end counts
-}
-
-func (s *spool) close() error {
-	if s.file == nil {
-		return nil
-	}
-	f := s.file
-	s.file, s.create, s.buf, s.zero = nil, nil, nil, nil
-	return f.Close()
-}
-
 // spoolOpener is a file in a spool.
 type spoolOpener struct {
-	spool        *spool
-	offset, size int64
+	spool    *spool.Spool
+	at, size int64
 }
 
-func (o spoolOpener) open() (io.ReadCloser, error) {
-	if o.spool.file == nil {
-		return nil, os.ErrClosed
-	}
-	return io.NopCloser(io.NewSectionReader(o.spool.file, o.offset, o.size)), nil
-}
+func (o spoolOpener) open() (io.ReadCloser, error) { return o.spool.Open(o.at, o.size) }
 
 // exact reads a file that was said to have a certain size. It opens the file when it is first read.
 // A file that turns out shorter or longer is an error, the latter from finish.

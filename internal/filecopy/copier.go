@@ -13,6 +13,7 @@ import (
 
 	"hako/internal/diag"
 	"hako/internal/rootfs"
+	"hako/internal/spool"
 	"hako/internal/tree"
 )
 
@@ -26,7 +27,7 @@ type copier struct {
 	owner   *owner
 	chmod   *chmod
 	dirMode uint32 // of directories that are made on the way
-	spool   *spool
+	spool   *spool.Spool
 	source  Source // of the pattern that is copied now
 	// warnings are what Changes.Warnings returns.
 	warnings []string
@@ -38,10 +39,7 @@ func newCopier(ctx context.Context, req *Request) (*copier, error) {
 		c.name = "ADD"
 	}
 	c.source = Source{Tree: req.From, Name: req.FromName, Unpack: req.Unpack}
-	c.spool = &spool{create: req.Spool, limit: req.MaxUnpacked}
-	if c.spool.limit == 0 {
-		c.spool.limit = defaultMaxUnpacked
-	}
+	c.spool = spool.New(req.Spool)
 	var err error
 	if c.draft, err = newDraft(req.Below, req.Now); err != nil {
 		return nil, fmt.Errorf("%s to %s: %w", c.name, req.Dest, err)

@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"hako/internal/diag"
+	"hako/internal/spool"
 	"hako/internal/tree"
 )
 
@@ -94,12 +95,12 @@ func Copy(ctx context.Context, req *Request) (*Changes, error) {
 		return nil, err
 	}
 	if err = c.run(); err == nil {
-		if err = c.spool.finish(); err != nil {
+		if err = c.spool.Finish(); err != nil {
 			err = fmt.Errorf("%s: write the content of archives: %w", c.name, err)
 		}
 	}
 	if err != nil {
-		c.spool.close() //nolint:errcheck // it was only written to
+		c.spool.Close() //nolint:errcheck // it was only written to
 		return nil, err
 	}
 	return &Changes{name: c.name, draft: c.draft, spool: c.spool, warnings: c.warnings}, nil
@@ -142,7 +143,7 @@ func Mkdir(ctx context.Context, req *MkdirRequest) (*Changes, error) {
 			What: "WORKDIR " + req.Path, Cause: err, Hint: "Choose a path with nothing but directories on the way.",
 		}
 	}
-	return &Changes{name: "WORKDIR", draft: d, spool: &spool{}}, nil
+	return &Changes{name: "WORKDIR", draft: d, spool: &spool.Spool{}}, nil
 }
 
 // run copies all sources.

@@ -2,6 +2,7 @@ package filecopy
 
 import (
 	"archive/tar"
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -161,6 +162,7 @@ var (
 	errLinkToDir = errors.New("a hard link cannot point to a directory")
 	errNoTarget  = errors.New("a hard link must point to a file that is there")
 	errOwner     = errors.New("owner is out of range")
+	errTooMuch   = errors.New("archives hold too much")
 )
 
 // entry unpacks one entry.
@@ -282,10 +284,14 @@ func (u *unpacker) create(h *tar.Header, content io.Reader, at place, old *node)
 	case tar.TypeReg, tar.TypeGNUSparse, tar.TypeCont:
 		i.meta.kind, i.meta.size = tree.Regular, h.Size
 		if h.Size > 0 {
-			var err error
-			if i.content, err = u.spool.add(&interruptible{u.ctx, content}, h.Size); err != nil {
+			if limit := cmp.Or(u.req.MaxUnpacked, defaultMaxUnpacked); h.Size > limit-u.spool.Size() {
+				return nil, fmt.Errorf("%w: more than %d bytes", errTooMuch, limit)
+			}
+			at, err := u.spool.Add(u.ctx, content, h.Size)
+			if err != nil {
 				return nil, err
 			}
+			i.content = spoolOpener{u.spool, at, h.Size}
 		}
 	case tar.TypeSymlink:
 		i.meta.kind, i.meta.more = tree.Symlink, &moreMeta{linkname: h.Linkname}
