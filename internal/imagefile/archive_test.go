@@ -3,6 +3,7 @@ package imagefile_test
 import (
 	"archive/tar"
 	"bytes"
+	"compress/gzip"
 	"context"
 	"errors"
 	"fmt"
@@ -13,7 +14,9 @@ import (
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
+	"github.com/klauspost/compress/zstd"
 	"github.com/opencontainers/go-digest"
+	"github.com/ulikunitz/xz"
 
 	"hako/internal/diag"
 	"hako/internal/imagefile"
@@ -190,4 +193,47 @@ func FuzzOpen(f *testing.F) {
 			_ = a.Close()
 		}
 	})
+}
+
+// TestCompressedArchives are whole archives in any compression that ADD unpacks; a window beyond all reason is refused.
+func TestCompressedArchives(t *testing.T) {
+	t.Parallel()
+	plain := tarOf(t, file{name: "c.json", data: strings.Replace(config(), `""`, "", 1)}, file{name: "manifest.json", data: `[{"Config":"c.json","RepoTags":["a:1"],"Layers":[]}]`})
+	for name, c := range map[string]struct {
+		writer func(io.Writer) (io.WriteCloser, error)
+		fails  bool
+	}{
+		"gzip": {writer: func(w io.Writer) (io.WriteCloser, error) { return gzip.NewWriter(w), nil }},
+		"zstd": {writer: func(w io.Writer) (io.WriteCloser, error) { return zstd.NewWriter(w) }},
+		"xz":   {writer: func(w io.Writer) (io.WriteCloser, error) { return xz.NewWriter(w) }},
+		"zstd with a window of 512 MiB": {fails: true, writer: func(w io.Writer) (io.WriteCloser, error) {
+			return zstd.NewWriter(w, zstd.WithWindowSize(512<<20), zstd.WithSingleSegment(false))
+		}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			var buf bytes.Buffer
+			w, err := c.writer(&buf)
+			if err != nil {
+				t.Fatal(err)
+			}
+			data := plain
+			if c.fails {
+				data = append(bytes.Clone(plain), make([]byte, 2<<20)...)
+			}
+			if _, err := w.Write(data); err != nil {
+				t.Fatal(err)
+			}
+			if err := w.Close(); err != nil {
+				t.Fatal(err)
+			}
+			a, _, err := open(t, buf.Bytes())
+			if (err != nil) != c.fails || c.fails && !errors.Is(err, zstd.ErrWindowSizeExceeded) {
+				t.Fatal(err)
+			}
+			if err == nil && (len(a.Images) != 1 || !a.Images[0].Is("a:1")) {
+				t.Errorf("%+v", a.Images)
+			}
+		})
+	}
 }

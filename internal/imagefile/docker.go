@@ -117,7 +117,7 @@ func (a *Archive) dockerLayer(ctx context.Context, name string, diffID digest.Di
 		return output.Layer{}, err
 	}
 	l := output.Layer{Descriptor: ocispec.Descriptor{Size: size}}
-	switch compression(magic) {
+	switch compressionOf(magic) {
 	case layer.Uncompressed:
 		plain := layer.Descriptor{MediaType: ocispec.MediaTypeImageLayer, Digest: diffID, DiffID: diffID, Size: size}
 		made, open, err := a.options.Compress(ctx, start, plain)
@@ -126,7 +126,7 @@ func (a *Archive) dockerLayer(ctx context.Context, name string, diffID digest.Di
 		}
 		l.MediaType, l.Digest, l.Size, l.Open = made.MediaType, made.Digest, made.Size, open
 	default:
-		if l.MediaType = dockerLayer; compression(magic) == layer.Zstd {
+		if l.MediaType = dockerLayer; compressionOf(magic) == layer.Zstd {
 			l.MediaType = ocispec.MediaTypeImageLayerZstd
 		}
 		if l.Digest, err = digest.FromReader(start); err != nil {
@@ -138,8 +138,8 @@ func (a *Archive) dockerLayer(ctx context.Context, name string, diffID digest.Di
 	return l, nil
 }
 
-// compression is what the first bytes of a blob say.
-func compression(magic []byte) layer.Compression {
+// compressionOf is what the first bytes of a layer say.
+func compressionOf(magic []byte) layer.Compression {
 	switch {
 	case bytes.HasPrefix(magic, []byte{0x1f, 0x8b}): // RFC 1952
 		return layer.Gzip

@@ -12,10 +12,7 @@ import (
 	"path"
 	"strings"
 
-	"github.com/klauspost/compress/zstd"
-
-	"hako/internal/inflate"
-	"hako/internal/layer"
+	"hako/internal/compression"
 )
 
 // files are the files of an archive or of a directory.
@@ -42,9 +39,9 @@ func openFiles(ctx context.Context, o Options) (files, error) {
 	if err != nil {
 		return nil, reason(err)
 	}
-	var magic [4]byte
+	var magic [8]byte
 	n, _ := f.ReadAt(magic[:], 0) // a pipe cannot be read at an offset
-	if st.Mode().IsRegular() && compression(magic[:n]) == layer.Uncompressed {
+	if st.Mode().IsRegular() && !compression.Compressed(magic[:n]) {
 		return indexed(ctx, f)
 	}
 	out, err := spooled(ctx, f, o)
@@ -84,24 +81,11 @@ func (d *directory) close() error { return d.root.Close() }
 
 // spooled reads an archive that can be read once, or that is compressed as a whole, into a file.
 func spooled(ctx context.Context, r io.Reader, o Options) (_ files, err error) {
-	start := bufio.NewReaderSize(r, 1<<20)
-	magic, _ := start.Peek(4) // an empty archive is an error below
-	var plain io.Reader = start
-	switch compression(magic) {
-	case layer.Gzip:
-		z, err := inflate.NewReader(start)
-		if err != nil {
-			return nil, err
-		}
-		plain = z
-	case layer.Zstd:
-		z, err := zstd.NewReader(start, zstd.WithDecoderConcurrency(1))
-		if err != nil {
-			return nil, err
-		}
-		defer z.Close()
-		plain = z
+	plain, err := compression.NewReader(bufio.NewReaderSize(r, 1<<20))
+	if err != nil {
+		return nil, err
 	}
+	defer plain.Close() //nolint:errcheck // read to its end
 	f, err := o.Spool()
 	if err != nil {
 		return nil, err
