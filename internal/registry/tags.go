@@ -14,9 +14,10 @@ import (
 )
 
 const (
-	tagsLimit    = 16 << 20 // bytes of one page of tags
-	tagPageLimit = 10_000   // pages: no repository has more tags than fit into that many
-	tagPage      = "1000"   // tags that we ask for at once; registries give fewer as they like
+	tagsLimit    = 16 << 20  // bytes of one page of tags
+	tagPageLimit = 10_000    // pages: no repository has more tags than fit into that many
+	tagPage      = "1000"    // tags that we ask for at once; registries give fewer as they like
+	allTagsLimit = 128 << 20 // bytes of all tags as we hold them, a million and more
 )
 
 // Tags lists the tags of the repository in no certain order. A repository that does not exist has none.
@@ -24,13 +25,18 @@ func (r *Repository) Tags(ctx context.Context) ([]string, error) {
 	what := "list the tags of " + r.Name()
 	var all []string
 	next := r.url("tags", "list") + "?n=" + tagPage
-	for range tagPageLimit {
+	left := allTagsLimit
+	for page := 0; page < tagPageLimit && left >= 0; page++ {
 		tags, link, err := r.tagsAt(ctx, next)
 		if missing := new(ResponseError); errors.As(err, &missing) && missing.Status == http.StatusNotFound && !missing.Has("UNSUPPORTED") {
 			return all, nil
 		}
 		if err != nil {
 			return nil, r.explain(ctx, what, err)
+		}
+		for _, t := range tags {
+			const stringBytes = 16 // beside what it says
+			left -= stringBytes + len(t)
 		}
 		all = append(all, tags...)
 		if link == "" || link == next {

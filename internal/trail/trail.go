@@ -64,6 +64,8 @@ const (
 	version = 1
 	// maxFiles bounds what all lists of files together have, in bytes.
 	maxFiles = 8 << 20
+	// maxSummary bounds the rest, in bytes: thousands of steps.
+	maxSummary = 4 << 20
 	// summary is the name of the part without the lists of files.
 	summary = "trail"
 )
@@ -131,6 +133,9 @@ func (t *Trail) Encode() (map[string][]byte, error) {
 	if err != nil {
 		return nil, fmt.Errorf("write a trail: %w", err)
 	}
+	if len(text) > maxSummary {
+		return nil, fmt.Errorf("write a trail: %w", errLong)
+	}
 	out := map[string][]byte{summary: text}
 	left := maxFiles
 	t.eachRead(func(name string, r *Read) {
@@ -158,10 +163,16 @@ func (t *Trail) eachRead(fn func(name string, r *Read)) {
 	}
 }
 
-var errVersion = errors.New("it is of another version")
+var (
+	errVersion = errors.New("it is of another version")
+	errLong    = errors.New("it is too long")
+)
 
 // Decode is the trail that Encode wrote.
 func Decode(files map[string][]byte) (*Trail, error) {
+	if len(files[summary]) > maxSummary {
+		return nil, fmt.Errorf("read a trail: %w", errLong)
+	}
 	t := &Trail{}
 	if err := json.Unmarshal(files[summary], t); err != nil {
 		return nil, fmt.Errorf("read a trail: %w", err)

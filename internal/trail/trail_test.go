@@ -2,6 +2,7 @@ package trail_test
 
 import (
 	"fmt"
+	"strings"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
@@ -144,6 +145,19 @@ func TestManyFiles(t *testing.T) {
 	now := trail.Stage{Steps: []trail.Step{{Text: "COPY", Reads: []trail.Read{{Name: "it", Digest: "2", Files: list(1)}}}}}
 	if got, want := trail.Explain(old, &now), (trail.Reason{Kind: "source", Subject: "it"}); got != want {
 		t.Errorf("%+v", got)
+	}
+}
+
+// A trail that would fill the memory is neither read nor written.
+func TestLongTrails(t *testing.T) {
+	t.Parallel()
+	long := &trail.Trail{Stages: []trail.Stage{{Name: strings.Repeat("n", 4<<20)}}}
+	if _, err := long.Encode(); err == nil {
+		t.Error("it was written")
+	}
+	text := `{"version":1,"stages":[{}` + strings.Repeat(",{}", 2<<20) + "]}"
+	if _, err := trail.Decode(map[string][]byte{"trail": []byte(text)}); err == nil {
+		t.Error("it was read")
 	}
 }
 
