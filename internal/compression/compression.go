@@ -9,7 +9,6 @@ import (
 	"io"
 
 	"github.com/klauspost/compress/zstd"
-	"github.com/ulikunitz/xz"
 
 	"hako/internal/inflate"
 )
@@ -46,7 +45,7 @@ func NewReader(r io.Reader) (io.ReadCloser, error) {
 		}
 		return io.NopCloser(z), nil
 	case bytes.HasPrefix(head, []byte(xzMagic)):
-		x, err := xz.NewReader(b)
+		x, err := newXZReader(b)
 		if err != nil {
 			return nil, err
 		}
