@@ -27,7 +27,6 @@ type Store struct {
 	dir  string       // directory of the store; empty: mem holds everything
 	mode fs.FileMode  // of blobs in a directory that outlives the process
 	work *workdir.Dir // makes files in memory if dir is empty
-	lock *os.File     // of a directory that outlives the process
 
 	mu  sync.Mutex
 	mem map[digest.Digest]*memBlob // guarded by mu
@@ -73,10 +72,6 @@ func (s *Store) Close() error {
 		errs = append(errs, b.file.Close())
 	}
 	clear(s.mem)
-	if s.lock != nil {
-		errs = append(errs, s.lock.Close())
-		s.lock = nil
-	}
 	return errors.Join(errs...)
 }
 

@@ -106,20 +106,18 @@ func (b *builder) openCache(ctx context.Context) error {
 	return nil
 }
 
-// defaultPatience is how long a directory is waited for that somebody else has for himself.
+// defaultPatience is how long a place that is opened is waited for.
 const defaultPatience = 10 * time.Second
 
 // openStore opens a place for records. It is nil if there is something wrong with the place, and not with its name.
 func (b *builder) openStore(ctx context.Context, place string) (cache.Store, error) {
 	if dir, ok := strings.CutPrefix(place, "oci:"); ok {
-		ctx, cancel := context.WithTimeout(ctx, cmp.Or(b.req.Cache.Patience, defaultPatience))
-		defer cancel()
-		d, err := cache.OpenDirectory(ctx, b.file(strings.TrimPrefix(dir, "//")))
-		if err != nil && b.life.Err() == nil {
+		d, err := cache.OpenDirectory(b.file(strings.TrimPrefix(dir, "//")))
+		if err != nil {
 			b.env.Events.Emit(event.Warning{Message: fmt.Sprintf("the cache %s is not used: %v", place, err)})
 			return nil, nil
 		}
-		return d, err
+		return d, nil
 	}
 	if bucket.IsPlace(place) {
 		return b.openBucket(ctx, place)

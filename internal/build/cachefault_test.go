@@ -225,9 +225,6 @@ func TestReadOnlyDirectory(t *testing.T) {
 				t.Fatal(err)
 			}
 		}
-		if err := os.Chmod(filepath.Join(b.cache, "lock"), mode&^0o111); err != nil {
-			t.Fatal(err)
-		}
 	}
 	readOnly(0o555)
 	t.Cleanup(func() { readOnly(0o755) })

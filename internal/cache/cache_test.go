@@ -56,7 +56,7 @@ func stores(t *testing.T) map[string]func(t *testing.T) cache.Store {
 
 func openDirectory(t *testing.T, path string) *cache.Directory {
 	t.Helper()
-	d, err := cache.OpenDirectory(t.Context(), path)
+	d, err := cache.OpenDirectory(path)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -33,15 +33,15 @@ var _ Store = (*Directory)(nil)
 // maxRecord bounds the file of a record.
 const maxRecord = 1 << 20
 
-// OpenDirectory opens a store, and makes it if there is none. It waits for others who are deleting there until ctx ends.
-func OpenDirectory(ctx context.Context, path string) (*Directory, error) {
+// OpenDirectory opens a store, and makes it if there is none.
+func OpenDirectory(path string) (*Directory, error) {
 	d := &Directory{path: path}
 	err := os.MkdirAll(filepath.Join(path, "records"), 0o777)
 	if err == nil {
-		d.blobs, err = blob.OpenDir(ctx, path, blob.Shared)
+		d.blobs, err = blob.OpenDir(path, blob.Shared)
 	}
 	if errors.Is(err, unix.EROFS) || errors.Is(err, fs.ErrPermission) {
-		if readable, rerr := blob.OpenDir(ctx, path, blob.ReadOnly); rerr == nil {
+		if readable, rerr := blob.OpenDir(path, blob.ReadOnly); rerr == nil {
 			d.blobs, err = readable, nil
 		}
 	}

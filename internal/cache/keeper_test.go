@@ -180,7 +180,7 @@ func TestPruneBesideBuilds(t *testing.T) {
 	var builds sync.WaitGroup
 	for range 4 {
 		builds.Go(func() {
-			s, err := cache.OpenDirectory(ctx, dir)
+			s, err := cache.OpenDirectory(dir)
 			if err != nil {
 				t.Error(err)
 				return
