@@ -19,6 +19,7 @@ import (
 	"hako/internal/bucket"
 	"hako/internal/bucket/buckettest"
 	"hako/internal/diag"
+	"hako/internal/web/webtest"
 )
 
 const part = 256 << 10
@@ -169,22 +170,6 @@ func expect(t *testing.T, err error, what, cause, hint string) {
 	}
 }
 
-// cut lets n bytes of each body through and then ends the connection.
-type cut struct {
-	http.ResponseWriter
-	left int
-}
-
-func (c *cut) Write(p []byte) (int, error) {
-	if len(p) > c.left {
-		_, _ = c.ResponseWriter.Write(p[:c.left]) // the end is near anyway
-		_ = http.NewResponseController(c.ResponseWriter).Flush()
-		panic(http.ErrAbortHandler)
-	}
-	c.left -= len(p)
-	return c.ResponseWriter.Write(p)
-}
-
 // Connections that end in the middle of each answer are resumed where they ended.
 func TestCutConnections(t *testing.T) {
 	t.Parallel()
@@ -193,14 +178,14 @@ func TestCutConnections(t *testing.T) {
 		want := buckettest.Noise("x", 3*part+5)
 		write(t, b, "x", want)
 		s.SetFault(func(w http.ResponseWriter, r *http.Request, next http.Handler) {
-			next.ServeHTTP(&cut{w, part / 3}, r)
+			next.ServeHTTP(webtest.Cut(w, part/3), r)
 		})
 		got, err := read(t.Context(), b, "x")
 		if err != nil || !bytes.Equal(got, want) {
 			t.Fatalf("%d bytes, %v", len(got), err)
 		}
 		s.SetFault(func(w http.ResponseWriter, r *http.Request, next http.Handler) {
-			next.ServeHTTP(&cut{w, 0}, r)
+			next.ServeHTTP(webtest.Cut(w, 0), r)
 		})
 		_, err = read(t.Context(), b, "x")
 		expect(t, err, "read "+s.Place+"/x", "EOF", "Check that the storage service can be reached")

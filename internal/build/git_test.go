@@ -26,6 +26,7 @@ import (
 	"hako/internal/diag"
 	"hako/internal/event"
 	"hako/internal/gittree/gittest"
+	"hako/internal/web/webtest"
 )
 
 // gitWorld is a directory of repositories, git's own servers for them, and the same files in a directory.
@@ -127,7 +128,7 @@ func (w *gitWorld) serve(t *testing.T) {
 		}
 		r.URL.Path = strings.TrimPrefix(r.URL.Path, "/private")
 		if r.Method == http.MethodPost && w.cuts.Add(-1) >= 0 {
-			rw = &cut{ResponseWriter: rw, left: 300}
+			rw = webtest.Cut(rw, 300)
 		}
 		backend.ServeHTTP(rw, r)
 	}))
@@ -171,22 +172,6 @@ func (w *gitWorld) serveAgent(t *testing.T, key ed25519.PrivateKey) string {
 	}
 	gittest.Accept(t, l, func(c net.Conn) { _ = agent.ServeAgent(keys, c) }) // it ends when the other side does
 	return socket
-}
-
-// cut hangs up after some bytes.
-type cut struct {
-	http.ResponseWriter
-	left int
-}
-
-func (c *cut) Write(p []byte) (int, error) {
-	if len(p) > c.left {
-		_, _ = c.ResponseWriter.Write(p[:c.left]) // the connection ends here
-		_ = http.NewResponseController(c.ResponseWriter).Flush()
-		panic(http.ErrAbortHandler)
-	}
-	c.left -= len(p)
-	return c.ResponseWriter.Write(p)
 }
 
 // build builds a context into an OCI layout, with times that do not matter.

@@ -17,6 +17,7 @@ import (
 	"hako/internal/gittree"
 	"hako/internal/gitwire"
 	"hako/internal/web"
+	"hako/internal/web/webtest"
 )
 
 // history is a repository with branches, tags and other references.
@@ -403,7 +404,7 @@ func TestCutsAndBusyServers(t *testing.T) {
 					rw.WriteHeader(503)
 					return
 				case 5, 8: // the pack, twice
-					rw = &cutWriter{ResponseWriter: rw, left: 300}
+					rw = webtest.Cut(rw, 300)
 				}
 				next.ServeHTTP(rw, r)
 			})

@@ -19,6 +19,7 @@ import (
 	"hako/internal/gittree"
 	"hako/internal/gitwire"
 	"hako/internal/web"
+	"hako/internal/web/webtest"
 )
 
 // lfsServer is a server of LFS: what is beside a repository, and a store that knows nothing of it.
@@ -282,7 +283,7 @@ func TestLFSFaults(t *testing.T) {
 	}{
 		"cut": {serve: func(w http.ResponseWriter, r *http.Request, next http.HandlerFunc) {
 			if n++; n < 4 {
-				w = &cutWriter{ResponseWriter: w, left: 30_000}
+				w = webtest.Cut(w, 30_000)
 			}
 			next(w, r)
 		}},

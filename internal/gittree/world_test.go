@@ -326,19 +326,3 @@ func basic(user, password string, next http.Handler) http.Handler {
 func credentials(value string) func(context.Context, *url.URL, *url.URL) (string, error) {
 	return func(context.Context, *url.URL, *url.URL) (string, error) { return value, nil }
 }
-
-// cutWriter hangs up after some bytes.
-type cutWriter struct {
-	http.ResponseWriter
-	left int
-}
-
-func (c *cutWriter) Write(p []byte) (int, error) {
-	if len(p) > c.left {
-		_, _ = c.ResponseWriter.Write(p[:c.left]) // the connection ends here
-		c.ResponseWriter.(http.Flusher).Flush()
-		panic(http.ErrAbortHandler)
-	}
-	c.left -= len(p)
-	return c.ResponseWriter.Write(p)
-}

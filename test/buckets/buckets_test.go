@@ -23,6 +23,7 @@ import (
 	"hako/internal/build"
 	"hako/internal/diag"
 	"hako/internal/event"
+	"hako/internal/web/webtest"
 )
 
 func TestMain(m *testing.M) { os.Exit(buckettest.Main(m)) }
@@ -173,7 +174,7 @@ func TestContexts(t *testing.T) {
 			}
 		}
 		s.SetFault(func(w http.ResponseWriter, r *http.Request, next http.Handler) {
-			next.ServeHTTP(&cut{w, 3 << 20}, r)
+			next.ServeHTTP(webtest.Cut(w, 3<<20), r)
 		})
 		if got, _ := mustRun(t, s, build.Request{Context: places[0]}); got != want {
 			t.Errorf("another image after cuts")
@@ -218,22 +219,6 @@ func TestContentEncoding(t *testing.T) {
 			t.Error("three images of one context")
 		}
 	})
-}
-
-// cut lets some bytes of each body through.
-type cut struct {
-	http.ResponseWriter
-	left int
-}
-
-func (c *cut) Write(p []byte) (int, error) {
-	if len(p) > c.left {
-		_, _ = c.ResponseWriter.Write(p[:c.left]) // the connection ends here
-		_ = http.NewResponseController(c.ResponseWriter).Flush()
-		panic(http.ErrAbortHandler)
-	}
-	c.left -= len(p)
-	return c.ResponseWriter.Write(p)
 }
 
 // What cannot be used says which source it is, what the server answered, and what to do.
