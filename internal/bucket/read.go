@@ -74,6 +74,11 @@ func (b *Bucket) Read(ctx context.Context, key string) (*Reader, error) {
 // fetchAll starts to fetch one part after the other, as buffers become free.
 func (r *Reader) fetchAll(ctx context.Context, first *response, size int64) {
 	defer close(r.parts)
+	defer func() {
+		if first != nil {
+			_ = first.body.Close() // nobody reads it: the object is empty, or ctx has ended
+		}
+	}()
 	for offset := int64(0); offset < r.Object.Size; offset += size {
 		var buffer []byte
 		select {
@@ -96,9 +101,6 @@ func (r *Reader) fetchAll(ctx context.Context, first *response, size int64) {
 				p.err = r.explain(ctx, err)
 			}
 		})
-	}
-	if first != nil {
-		_ = first.body.Close() // an empty object
 	}
 }
 
