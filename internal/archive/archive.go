@@ -10,6 +10,7 @@ package archive
 import (
 	"archive/tar"
 	"bytes"
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -53,16 +54,9 @@ const (
 )
 
 func (l Limits) orDefault() Limits {
-	if l.Entries == 0 {
-		l.Entries = defaultEntries
+	return Limits{
+		Entries: cmp.Or(l.Entries, defaultEntries), NameBytes: cmp.Or(l.NameBytes, defaultNameBytes), Bytes: cmp.Or(l.Bytes, defaultBytes),
 	}
-	if l.NameBytes == 0 {
-		l.NameBytes = defaultNameBytes
-	}
-	if l.Bytes == 0 {
-		l.Bytes = defaultBytes
-	}
-	return l
 }
 
 // Sieve decides, file by file, whose content is of no interest. It may learn from the archive itself. One goroutine uses it.

@@ -6,6 +6,7 @@
 package download
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -66,10 +67,10 @@ func New(o Options) *Client {
 	if o.UserAgent == "" {
 		o.UserAgent = "hako"
 	}
-	o.RetryDelay = orDefault(o.RetryDelay, defaultDelay)
-	o.IdleTimeout = orDefault(o.IdleTimeout, defaultIdle)
-	o.MaxTime = orDefault(o.MaxTime, defaultMaxTime)
-	o.MaxBytes = orDefault(o.MaxBytes, defaultMaxBytes)
+	o.RetryDelay = cmp.Or(o.RetryDelay, defaultDelay)
+	o.IdleTimeout = cmp.Or(o.IdleTimeout, defaultIdle)
+	o.MaxTime = cmp.Or(o.MaxTime, defaultMaxTime)
+	o.MaxBytes = cmp.Or(o.MaxBytes, defaultMaxBytes)
 	c := &Client{options: o}
 	rt := o.Transport
 	if rt == nil {
@@ -80,13 +81,6 @@ func New(o Options) *Client {
 	rt = &web.Retrier{Inner: rt, Delay: o.RetryDelay, Events: o.Events, Redact: redact}
 	c.http = &http.Client{Transport: rt, CheckRedirect: c.checkRedirect}
 	return c
-}
-
-func orDefault[T int64 | time.Duration](v, def T) T {
-	if v == 0 {
-		return def
-	}
-	return v
 }
 
 // Close closes idle connections.
@@ -116,7 +110,7 @@ func (c *Client) Fetch(ctx context.Context, r Request) (_ *File, err error) {
 	if err != nil {
 		return nil, err
 	}
-	t := &transfer{client: c, url: u, pinned: r.Checksum != "", header: r.Header, limit: min(orDefault(r.MaxBytes, c.options.MaxBytes), c.options.MaxBytes)}
+	t := &transfer{client: c, url: u, pinned: r.Checksum != "", header: r.Header, limit: min(cmp.Or(r.MaxBytes, c.options.MaxBytes), c.options.MaxBytes)}
 	ctx, cancel := context.WithTimeoutCause(ctx, c.options.MaxTime, fmt.Errorf("the transfer takes longer than %s", c.options.MaxTime))
 	defer cancel()
 	f, err := t.run(ctx, r.Checksum)

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"strings"
 	"unicode/utf16"
+	"unicode/utf8"
 
 	"hako/internal/gitpack"
 )
@@ -176,22 +177,27 @@ func encode(data []byte, name string) ([]byte, error) {
 	case !strings.HasSuffix(upper, "BE"):
 		order = binary.LittleEndian // what iconv on Linux writes for UTF-16 and UTF-32
 	}
-	runes := []rune(string(data))
-	if bom {
-		runes = append([]rune{'\uFEFF'}, runes...)
-	}
-	var out []byte
+	var put func(out []byte, r rune) []byte
 	switch strings.TrimSuffix(strings.TrimSuffix(upper, "LE"), "BE") {
 	case "UTF-16", "UTF16":
-		for _, u := range utf16.Encode(runes) {
-			out = order.AppendUint16(out, u)
+		put = func(out []byte, r rune) []byte {
+			if high, low := utf16.EncodeRune(r); high != utf8.RuneError {
+				return order.AppendUint16(order.AppendUint16(out, uint16(high)), uint16(low)) //nolint:gosec // surrogates
+			}
+			return order.AppendUint16(out, uint16(r)) //nolint:gosec // it needs no surrogates
 		}
 	case "UTF-32", "UTF32":
-		for _, r := range runes {
-			out = order.AppendUint32(out, uint32(r)) //nolint:gosec // a rune is not negative here
-		}
+		put = func(out []byte, r rune) []byte { return order.AppendUint32(out, uint32(r)) } //nolint:gosec // not negative
 	default:
 		return nil, fmt.Errorf("the encoding %q of working-tree-encoding is not supported", clip(name))
+	}
+	var out []byte
+	if bom {
+		out = put(out, '\uFEFF')
+	}
+	for len(data) > 0 {
+		r, n := utf8.DecodeRune(data)
+		out, data = put(out, r), data[n:]
 	}
 	return out, nil
 }

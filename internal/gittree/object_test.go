@@ -190,3 +190,22 @@ func TestMacrosTakeNoMemory(t *testing.T) { //nolint:paralleltest // see above
 		t.Errorf("%d attributes, not 2", got)
 	}
 }
+
+func TestEncode(t *testing.T) {
+	t.Parallel()
+	for name, want := range map[string]string{
+		"utf-16":         "\xff\xfea\x00=\xd8\x00\xde\xfd\xff",
+		"UTF-16LE":       "a\x00=\xd8\x00\xde\xfd\xff",
+		"UTF-16BE":       "\x00a\xd8=\xde\x00\xff\xfd",
+		"UTF-16LE-BOM":   "\xff\xfea\x00=\xd8\x00\xde\xfd\xff",
+		"UTF_32BE":       "\x00\x00\x00a\x00\x01\xf6\x00\x00\x00\xff\xfd",
+		"UTF-32":         "\xff\xfe\x00\x00a\x00\x00\x00\x00\xf6\x01\x00\xfd\xff\x00\x00",
+		"ISO-8859-1":     "",
+		"something else": "",
+	} {
+		got, err := encode([]byte("a\U0001F600\xff"), name)
+		if string(got) != want || (err == nil) != (want != "") {
+			t.Errorf("%s: %q, %v", name, got, err)
+		}
+	}
+}
