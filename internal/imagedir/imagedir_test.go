@@ -376,7 +376,7 @@ func (failing) Read([]byte) (int, error) { return 0, errors.New("cut") }
 // TestLeftoversOfTheDead sweeps what a warmer left that was killed, and not what one that lives is writing.
 func TestLeftoversOfTheDead(t *testing.T) {
 	t.Parallel()
-	d := newDir(t, t.TempDir(), false)
+	d := newDir(t, filepath.Join(t.TempDir(), "of [all] *")+"[", false) // no pattern
 	im := randomImage(t, 1)
 	f, _ := fetched(t, im, "base:1")
 	dead := filepath.Join(d.Path(), ".warming-"+digest.FromString("dead").String())

@@ -57,18 +57,21 @@ func (d *Dir) lock(ctx context.Context, sum digest.Digest) (*lock, error) {
 
 // sweep removes what killed warmers left: temporary files whose lock can be taken.
 func (d *Dir) sweep() {
-	left, err := filepath.Glob(filepath.Join(d.options.Path, tempPrefix+"*"))
+	all, err := os.ReadDir(d.options.Path)
 	if err != nil {
 		return
 	}
-	for _, path := range left {
-		name := strings.TrimPrefix(filepath.Base(path), tempPrefix)
+	for _, e := range all {
+		name, ok := strings.CutPrefix(e.Name(), tempPrefix)
+		if !ok {
+			continue
+		}
 		f, err := os.OpenFile(filepath.Join(d.options.Path, locksDir, name+".lock"), os.O_RDWR|unix.O_NOFOLLOW, 0)
 		if err != nil {
 			continue // made without locks: nobody knows whose it is
 		}
 		if unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB) == nil {
-			_ = os.RemoveAll(path) // waste, not harm: the next one tries again
+			_ = os.RemoveAll(filepath.Join(d.options.Path, e.Name())) // waste, not harm: the next one tries again
 		}
 		_ = f.Close() // nothing was written
 	}

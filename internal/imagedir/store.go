@@ -280,17 +280,21 @@ func (d *Dir) writeBlob(ctx context.Context, f *Fetched, want ocispec.Descriptor
 
 // linkBlob makes path a name of the same blob of another image, if one has it.
 func (d *Dir) linkBlob(ctx context.Context, want ocispec.Descriptor, path string) bool {
-	others, err := filepath.Glob(filepath.Join(d.options.Path, "sha*:*", blobPath(want.Digest)))
+	all, err := os.ReadDir(d.options.Path)
 	if err != nil {
 		return false
 	}
-	for _, other := range others {
-		im := &Image{blobs: layoutBlobs{filepath.Dir(filepath.Dir(filepath.Dir(other)))}}
+	for _, e := range all {
+		if !e.IsDir() || digest.Digest(e.Name()).Validate() != nil {
+			continue
+		}
+		other := filepath.Join(d.options.Path, e.Name())
+		im := &Image{blobs: layoutBlobs{other}}
 		r, err := im.Blob(ctx, want)
 		if err != nil {
 			continue
 		}
-		if r.Close() == nil && os.Link(other, path) == nil {
+		if r.Close() == nil && os.Link(filepath.Join(other, blobPath(want.Digest)), path) == nil {
 			return true
 		}
 	}
