@@ -14,7 +14,6 @@ import (
 	"fmt"
 	"io"
 	"maps"
-	"regexp"
 	"slices"
 	"time"
 
@@ -32,7 +31,7 @@ var errKey = errors.New("not a key")
 
 // Validate says whether k can name a record.
 func (k Key) Validate() error {
-	if !regexp.MustCompile(`^[0-9a-f]{64}$`).MatchString(string(k)) {
+	if digest.NewDigestFromEncoded(digest.SHA256, string(k)).Validate() != nil {
 		return fmt.Errorf("%q: %w", string(k), errKey)
 	}
 	return nil
