@@ -19,7 +19,9 @@ import (
 	"hako/internal/buildcontext"
 	"hako/internal/compression"
 	"hako/internal/diag"
+	"hako/internal/download"
 	"hako/internal/event"
+	"hako/internal/gitpack"
 )
 
 // object is one file with an archive, from wherever it comes.
@@ -121,6 +123,19 @@ func (o *opener) unpackOnce(ctx context.Context, from *object, sieve archive.Sie
 	return s, nil
 }
 
+const memoryHint = "Mount a volume at /tmp or /kaniko: there is only memory to unpack into, and not enough of it."
+
+// explainLimit says what to do about something that was too large for the memory that it would have been put into.
+func (o *opener) explainLimit(err error) error {
+	var known *diag.Error
+	if o.MaxBytes == 0 || !errors.Is(err, gitpack.ErrTooMuch) && !errors.Is(err, download.ErrTooBig) || !errors.As(err, &known) {
+		return err
+	}
+	e := *known
+	e.Hint = memoryHint
+	return &e
+}
+
 // explainArchive turns an error into one for people.
 func (o *opener) explainArchive(ctx context.Context, from *object, err error) error {
 	if ctx.Err() != nil {
@@ -142,7 +157,7 @@ func (o *opener) explainArchive(ctx context.Context, from *object, err error) er
 		e.Cause = failed.error
 		e.What = fmt.Sprintf("read %s %s", o.req.Title, from.name)
 	case errors.Is(err, archive.ErrTooMuch) && o.MaxBytes > 0:
-		e.Hint = "Mount a volume at /tmp or /kaniko: there is only memory to unpack into, and not enough of it."
+		e.Hint = memoryHint
 	case errors.Is(err, io.ErrUnexpectedEOF):
 		e.Hint = "Check that whatever made the archive ended well, and that it was copied whole."
 	case errors.Is(err, archive.ErrNoArchive):

@@ -78,7 +78,7 @@ func (o *opener) openGit(ctx context.Context) (*Source, error) {
 	}
 	t, taken, err := o.fetchGit(ctx, *spec)
 	if err != nil {
-		return nil, err
+		return nil, o.explainLimit(err)
 	}
 	at := t.Time()
 	s := &Source{
@@ -106,17 +106,19 @@ func (o *opener) tellGit(s *Source, spec *gittree.Spec) {
 // fetchGit fetches the repository, or only the directory that is to take the context's place: then no more is fetched,
 // where the server can do that. A path with symbolic links is left to whoever can follow them.
 func (o *opener) fetchGit(ctx context.Context, s gittree.Spec) (t *gittree.Tree, taken bool, err error) {
+	options := o.Git
+	options.Limits.Pack.PackBytes = o.MaxBytes
 	sub := strings.TrimLeft(o.req.SubPath, "/")
 	if sub != "" && filepath.IsLocal(sub) && !s.KeepGitDir {
 		below := s
 		below.Subdir = path.Join(s.Subdir, sub)
-		t, err = gittree.Fetch(ctx, o.Git, below)
+		t, err = gittree.Fetch(ctx, options, below)
 		var none *gittree.SubdirError
 		if err == nil || !errors.As(err, &none) {
 			return t, true, err
 		}
 	}
-	t, err = gittree.Fetch(ctx, o.Git, s)
+	t, err = gittree.Fetch(ctx, options, s)
 	return t, false, err
 }
 

@@ -56,7 +56,7 @@ type Options struct {
 	Download *download.Client
 	Git      gittree.Options
 	Registry *registry.Client
-	// MaxBytes bounds what an archive may hold unpacked; 0 means 1 TiB.
+	// MaxBytes bounds what an archive may hold unpacked, and what is fetched of it or of a git repository; 0 means 1 TiB.
 	MaxBytes int64
 	// Events receives progress and warnings; nil drops them.
 	Events event.Sink

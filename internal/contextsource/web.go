@@ -25,9 +25,9 @@ func (o *opener) openWebFile(ctx context.Context) (_ *Source, err error) {
 	if err != nil {
 		return nil, err
 	}
-	f, err := o.Download.Fetch(ctx, download.Request{URL: place, Checksum: sum})
+	f, err := o.Download.Fetch(ctx, download.Request{URL: place, Checksum: sum, MaxBytes: o.MaxBytes})
 	if err != nil {
-		return nil, err
+		return nil, o.explainLimit(err)
 	}
 	from := object{
 		name: redacted(place), uri: redacted(place), digest: f.Digest.String(), modTime: f.ModTime, size: f.Size, again: true, quiet: true,

@@ -50,7 +50,8 @@ type transfer struct {
 
 var (
 	errRestart = errors.New("the server cannot resume the transfer")
-	errTooBig  = errors.New("it is too large")
+	// ErrTooBig is about a limit.
+	ErrTooBig = errors.New("it is too large")
 )
 
 // run gets the file, from the start if the server cannot resume.
@@ -94,7 +95,7 @@ func (t *transfer) once(ctx context.Context, file *os.File, want digest.Digest) 
 	defer t.disconnect()
 	limit := t.limit
 	if t.total > limit {
-		return nil, fmt.Errorf("%w: %d bytes, more than %d", errTooBig, t.total, limit)
+		return nil, fmt.Errorf("%w: %d bytes, more than %d", ErrTooBig, t.total, limit)
 	}
 	counter := event.NewCounter(&stream{ctx, t}, t.client.options.Events, event.Progress{ID: "download " + redact(t.url), What: redact(t.url), Total: max(t.total, 0)})
 	defer counter.Finish()
@@ -108,7 +109,7 @@ func (t *transfer) once(ctx context.Context, file *os.File, want digest.Digest) 
 		return nil, err
 	}
 	if n > limit {
-		return nil, fmt.Errorf("%w: more than %d bytes", errTooBig, limit)
+		return nil, fmt.Errorf("%w: more than %d bytes", ErrTooBig, limit)
 	}
 	if err := hashes.check(want); err != nil {
 		return nil, err

@@ -29,7 +29,7 @@ func (p *Pack) apply(ctx context.Context, n int32, base *content) (_ *content, e
 	case from != base.size():
 		return nil, fmt.Errorf("%w: it stands on %d bytes, not on %d", errBadDelta, from, base.size())
 	case size > p.limits.ObjectBytes:
-		return nil, fmt.Errorf("%w: %d bytes in one object", errTooMuch, size)
+		return nil, fmt.Errorf("%w: %d bytes in one object", ErrTooMuch, size)
 	}
 	if d.out, err = p.newContent(size); err != nil {
 		return nil, err

@@ -83,7 +83,8 @@ type entry struct {
 }
 
 var (
-	errTooMuch = errors.New("it unpacks to more than is allowed")
+	// ErrTooMuch is about a limit.
+	ErrTooMuch = errors.New("it holds or unpacks to more than is allowed")
 	// ErrMissing says that a pack does not hold an object.
 	ErrMissing = errors.New("the object is missing")
 )

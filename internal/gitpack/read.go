@@ -72,7 +72,7 @@ func (t *tee) Read(b []byte) (int, error) {
 	}
 	t.total += int64(n)
 	if t.total > t.limit {
-		return 0, fmt.Errorf("it is longer than %d bytes", t.limit)
+		return 0, fmt.Errorf("%w: it is longer than %d bytes", ErrTooMuch, t.limit)
 	}
 	if _, werr := t.file.Write(b[:n]); werr != nil {
 		return 0, werr
@@ -163,7 +163,7 @@ func (s *scanner) object(n int32) error {
 		return err
 	}
 	if e.packed > s.pack.limits.ObjectBytes {
-		return fmt.Errorf("%w: %d bytes in one object", errTooMuch, e.packed)
+		return fmt.Errorf("%w: %d bytes in one object", ErrTooMuch, e.packed)
 	}
 	switch e.kind {
 	case Commit, Tree, Blob, Tag:
@@ -268,7 +268,7 @@ func (s *scanner) data(e *entry) ([]byte, error) {
 		return nil, errors.New("it is shorter than its header says")
 	}
 	if s.total += n; s.total > s.pack.limits.TotalBytes {
-		return nil, errTooMuch
+		return nil, ErrTooMuch
 	}
 	id := make([]byte, s.pack.options.Format.Size())
 	if h != nil {

@@ -169,7 +169,7 @@ func (w *walk) tree(root int32, c *content) (err error) {
 		top.deltas = top.deltas[:len(top.deltas)-1]
 		depth := top.depth + 1
 		if depth > w.pack.limits.Chain {
-			return fmt.Errorf("%w: more than %d deltas stand on each other", errTooMuch, w.pack.limits.Chain)
+			return fmt.Errorf("%w: more than %d deltas stand on each other", ErrTooMuch, w.pack.limits.Chain)
 		}
 		next, err := w.one(n, top.content)
 		if err != nil {
@@ -191,7 +191,7 @@ func (w *walk) tree(root int32, c *content) (err error) {
 		}
 		w.push(n, next, depth)
 		if w.held > maxHeld {
-			return fmt.Errorf("%w: its deltas branch too much", errTooMuch)
+			return fmt.Errorf("%w: its deltas branch too much", ErrTooMuch)
 		}
 	}
 	return nil
@@ -216,7 +216,7 @@ func (w *walk) one(n int32, base *content) (*content, error) {
 		return nil, fmt.Errorf("object at %d: %w", p.entries[n].offset, err)
 	}
 	if w.total.Add(c.size()) > p.limits.TotalBytes {
-		return nil, errors.Join(errTooMuch, c.close())
+		return nil, errors.Join(ErrTooMuch, c.close())
 	}
 	h := objectHash(p.options.Format, w.kind, c.size())
 	if _, err := io.Copy(h, io.NewSectionReader(c, 0, c.size())); err != nil {
