@@ -442,21 +442,56 @@ func FuzzUnpack(f *testing.F) {
 	})
 }
 
-// A hole is read without reading anything.
-func TestStoppedInAHole(t *testing.T) {
-	t.Parallel()
-	const size = 4 << 30 // 4 GiB
+// rawHeader is a header of a type that tar.Writer does not write, with fields at those places.
+func rawHeader(t *testing.T, kind byte, fields map[int]string) []byte {
+	t.Helper()
 	block := pack(t, entry{Header: tar.Header{Name: "z", Typeflag: tar.TypeReg, Format: tar.FormatGNU}})[:512]
-	block[156] = tar.TypeGNUSparse // its one part is at 386, of no bytes; the size is at 483: tar(5)
-	copy(block[386:], fmt.Sprintf("%011o\x00%011o\x00", size, 0))
-	copy(block[483:], fmt.Sprintf("%011o\x00", size))
+	block[156] = kind
+	for at, text := range fields {
+		copy(block[at:], text)
+	}
 	copy(block[148:], "        ")
 	sum := 0
 	for _, b := range block {
 		sum += int(b)
 	}
 	copy(block[148:], fmt.Sprintf("%06o\x00 ", sum))
+	return block
+}
 
+// A record that claims to be a gigabyte is not read into memory.
+func TestHugeRecords(t *testing.T) {
+	t.Parallel()
+	for _, kind := range []byte{tar.TypeXHeader, tar.TypeXGlobalHeader, tar.TypeGNULongName, tar.TypeGNULongLink} {
+		head := rawHeader(t, kind, map[int]string{124: fmt.Sprintf("%011o\x00", 1<<30)})
+		in := &counted{r: io.MultiReader(bytes.NewReader(head), io.LimitReader(zeros{}, 1<<30))}
+		if _, err := archive.Unpack(t.Context(), in, options(t)); !errors.Is(err, tar.ErrFieldTooLong) {
+			t.Errorf("%q: %v", kind, err)
+		}
+		if in.n > 4<<20 {
+			t.Errorf("%q: %d bytes are read", kind, in.n)
+		}
+	}
+}
+
+// counted counts what is read.
+type counted struct {
+	r io.Reader
+	n int
+}
+
+func (c *counted) Read(p []byte) (int, error) {
+	n, err := c.r.Read(p)
+	c.n += n
+	return n, err
+}
+
+// A hole is read without reading anything.
+func TestStoppedInAHole(t *testing.T) {
+	t.Parallel()
+	const size = 4 << 30 // 4 GiB
+	// Its one part is at 386, of no bytes; the size is at 483: tar(5).
+	block := rawHeader(t, tar.TypeGNUSparse, map[int]string{386: fmt.Sprintf("%011o\x00%011o\x00", size, 0), 483: fmt.Sprintf("%011o\x00", size)})
 	ctx, cancel := context.WithCancelCause(t.Context())
 	why := errors.New("enough")
 	o := options(t)

@@ -1,9 +1,11 @@
 package gittree_test
 
 import (
+	"bytes"
 	"errors"
 	"io/fs"
 	"net/http"
+	"os"
 	"os/exec"
 	"path/filepath"
 	"strings"
@@ -289,6 +291,19 @@ func TestGitDirWorks(t *testing.T) {
 		}
 	}
 	dir := filepath.Base(filepath.Join(w.dir, "out-"))
+	err := fs.WalkDir(os.DirFS(w.dir), dir, func(p string, d fs.DirEntry, err error) error {
+		if err != nil || !d.Type().IsRegular() {
+			return err
+		}
+		data, err := os.ReadFile(filepath.Join(w.dir, p))
+		if bytes.Contains(data, []byte("user:pw")) {
+			t.Errorf("the login is in %s", p)
+		}
+		return err
+	})
+	if err != nil {
+		t.Error(err)
+	}
 	if got := w.git(t, dir, "submodule", "status", "--recursive"); strings.ContainsAny(got, "-+U") && !strings.Contains(got, "mod") {
 		t.Error(got)
 	}
