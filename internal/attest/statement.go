@@ -7,6 +7,7 @@ package attest
 import (
 	"bytes"
 	"encoding/json"
+	"errors"
 	"fmt"
 
 	"github.com/opencontainers/go-digest"
@@ -151,4 +152,24 @@ func NewManifest(target ocispec.Descriptor, types []string, statements [][]byte)
 		Platform:    &ocispec.Platform{Architecture: "unknown", OS: "unknown"},
 	}
 	return out, nil
+}
+
+// Target is the image that the manifest which d describes states something about; empty if d is no manifest of statements.
+func Target(d ocispec.Descriptor) digest.Digest {
+	if d.Annotations[typeAnnotation] != "attestation-manifest" {
+		return ""
+	}
+	return digest.Digest(d.Annotations[digestAnnotation])
+}
+
+// ParseStatement is the predicate of a statement.
+func ParseStatement(data []byte) (Predicate, error) {
+	var st statement
+	if err := json.Unmarshal(data, &st); err != nil {
+		return Predicate{}, fmt.Errorf("read a statement: %w", err)
+	}
+	if st.Type == "" || st.PredicateType == "" || len(st.Predicate) == 0 {
+		return Predicate{}, errors.New("read a statement: it has no type or says nothing")
+	}
+	return Predicate{Type: st.PredicateType, Data: st.Predicate}, nil
 }

@@ -271,15 +271,20 @@ func (b *builder) openClient() error {
 }
 
 // openRegistry opens where base images come from and where results go.
-func (b *builder) openRegistry() (err error) {
-	o := b.req.Outputs
+func (b *builder) openRegistry() error {
 	b.bases = imagesource.New(imagesource.Options{
 		Registry: b.client, Dir: b.dir, Blobs: b.store, Keep: b.keeps, Shared: b.shares, Events: b.env.Events,
 		Mirrors: b.mirrors(), OnlyMirrors: b.req.Registry.OnlyMirrors, Retries: b.req.Registry.PullRetries, Cwd: b.env.Cwd, Warmed: b.warmed(), Prepared: b.openPrepared(),
 	})
 	b.closers = append(b.closers, b.bases.Close)
+	return b.openOutput()
+}
+
+// openOutput opens where results go.
+func (b *builder) openOutput() (err error) {
+	o := b.req.Outputs
 	b.output, err = output.New(b.client, output.Options{
-		Destinations: o.Destinations, NoPush: o.NoPush, TarPath: o.TarPath, OCILayoutPath: o.OCILayoutPath,
+		Destinations: o.Destinations, NoPush: o.NoPush, ByDigest: o.ByDigest, TarPath: o.TarPath, OCILayoutPath: o.OCILayoutPath,
 		DigestFile: o.DigestFile, NameWithDigestFile: o.NameWithDigestFile, NameTagWithDigestFile: o.NameTagWithDigestFile,
 		Names: o.Names, Repositories: o.Repositories, Exports: o.Exports, Stdout: b.env.Stdout,
 		MetadataFile: o.MetadataFile, IIDFile: o.IIDFile,

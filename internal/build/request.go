@@ -108,6 +108,8 @@ type Outputs struct {
 	// Destinations are image references to push to. NoPush says not to push, whatever they are.
 	Destinations []string
 	NoPush       bool
+	// ByDigest says to push to the repositories of Destinations without setting their tags.
+	ByDigest bool
 	// Names are references that the image has in archives and files, without being pushed to.
 	Names []string
 	// Repositories are pushed to without a tag.

@@ -56,6 +56,11 @@ func (b *builder) index(out *output.Result, format image.Format) error {
 	if err != nil || !needed {
 		return err
 	}
+	return b.indexOver(out, format)
+}
+
+// indexOver adds the index.
+func (b *builder) indexOver(out *output.Result, format image.Format) error {
 	var manifests []ocispec.Descriptor
 	for _, im := range slices.Concat(out.Images, out.Extra) {
 		manifests = append(manifests, im.Manifest)

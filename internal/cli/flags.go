@@ -91,6 +91,7 @@ func outputFlags() []flag {
 		{name: "output", short: "o", kind: multiKind, help: "where else the result goes: DIRECTORY, - for a tar of the files, or type=local|tar|oci|docker|registry,KEY=VALUE,…", forks: "D", status: used},
 		{name: "push", kind: boolKind, def: "false", help: "push to every --tag, also with --output", forks: "D", status: used},
 		{name: "load", kind: boolKind, def: "false", help: "load the image into a Docker engine; always refused, with what to do instead", forks: "D", status: used},
+		{name: "push-by-digest", kind: boolKind, def: "false", help: "push to the repositories of every --destination and --tag without setting the tag, for hako index", forks: "H", status: used},
 		{name: "no-push", kind: boolKind, def: "false", help: "do not push the image", forks: "GCO", status: used},
 		{name: "tar-path", kind: stringKind, help: "file to write the image to, for docker load", forks: "GCO", status: used},
 		{name: "tarPath", kind: stringKind, help: "old spelling of --tar-path", forks: "GCO", status: used, alias: "tar-path", hidden: true},

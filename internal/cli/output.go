@@ -390,14 +390,11 @@ func (p *outputPlan) request(vs *values, req *build.Request) error {
 			return err
 		}
 	}
-	for _, text := range vs.list("annotation") {
-		as, err := image.ParseAnnotation(text)
-		if err != nil {
-			return err
-		}
-		req.Annotations = append(req.Annotations, as...)
+	given, err := annotations(vs.list("annotation"))
+	if err != nil {
+		return err
 	}
-	req.Annotations = append(req.Annotations, p.image.annotations...)
+	req.Annotations = slices.Concat(given, p.image.annotations)
 	req.Format = p.image.format
 	req.Compression = firstSet(p.image.compression, vs.str("compression"))
 	req.CompressionLevel, _ = strconv.Atoi(p.image.level) // it was checked; none is 0
@@ -411,7 +408,7 @@ func (p *outputPlan) request(vs *values, req *build.Request) error {
 // buildx, unless something says to push it.
 func (c *command) outputs(vs *values, p *outputPlan) (build.Outputs, error) {
 	o := build.Outputs{
-		Destinations: vs.list("destination"), NoPush: vs.bool("no-push"), Exports: p.exports, Repositories: p.digests,
+		Destinations: vs.list("destination"), NoPush: vs.bool("no-push"), ByDigest: vs.bool("push-by-digest"), Exports: p.exports, Repositories: p.digests,
 		TarPath: vs.str("tar-path"), OCILayoutPath: vs.str("oci-layout-path"), DigestFile: vs.str("digest-file"),
 		NameWithDigestFile: vs.str("image-name-with-digest-file"), NameTagWithDigestFile: vs.str("image-name-tag-with-digest-file"),
 		MetadataFile: vs.str("metadata-file"), IIDFile: vs.str("iidfile"),

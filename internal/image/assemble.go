@@ -71,6 +71,30 @@ func Assemble(c *Config, layers []layer.Descriptor, meta Metadata) (*Image, erro
 	return im, nil
 }
 
+// Reformat is a manifest with the media types of another format. Configuration and layers keep their bytes.
+func Reformat(m *ocispec.Manifest, f Format) (*Image, error) {
+	if f == Docker && len(m.Annotations) > 0 {
+		return nil, fmt.Errorf("a manifest in docker's format cannot have annotations")
+	}
+	out := &Image{ConfigDescriptor: m.Config}
+	out.ConfigDescriptor.MediaType = f.configType()
+	n := ocispec.Manifest{Versioned: m.Versioned, MediaType: f.ManifestType(), Config: out.ConfigDescriptor, Layers: []ocispec.Descriptor{}, Annotations: m.Annotations}
+	for _, l := range m.Layers {
+		var err error
+		if l.MediaType, err = f.layerType(l.MediaType); err != nil {
+			return nil, err
+		}
+		n.Layers = append(n.Layers, l)
+		out.Layers = append(out.Layers, layer.Descriptor{MediaType: l.MediaType, Digest: l.Digest, Size: l.Size})
+	}
+	var err error
+	if out.Manifest, err = json.MarshalIndent(n, "", "  "); err != nil {
+		return nil, fmt.Errorf("encode manifest: %w", err)
+	}
+	out.ManifestDescriptor = describe(n.MediaType, out.Manifest)
+	return out, nil
+}
+
 // Index is an index in the bytes that a registry stores.
 type Index struct {
 	Data       []byte

@@ -28,6 +28,8 @@ type Options struct {
 	// Destinations are references to push to. NoPush says not to push, but they still name the image in files.
 	Destinations []string
 	NoPush       bool
+	// ByDigest says that the repositories of Destinations get the result without the tags.
+	ByDigest bool
 	// Names are further references of the image, which are not pushed to.
 	Names []string
 	// Repositories are pushed to without a tag: whoever pulls must know the digest.

@@ -65,11 +65,15 @@ func (o *Output) push(ctx context.Context, r *Result) error {
 		as   string
 	}
 	var targets []target
-	for _, t := range o.tags {
+	tags, repositories := o.tags, o.digests
+	if o.options.ByDigest {
+		tags, repositories = nil, o.repositories()
+	}
+	for _, t := range tags {
 		o.events.Emit(event.Info{Message: "Pushing image to " + t.Name()}) // kaniko's words: jobs look for them
 		targets = append(targets, target{t.Context(), t.TagStr()})
 	}
-	for _, repo := range o.digests {
+	for _, repo := range repositories {
 		targets = append(targets, target{repo, r.Digest().String()})
 	}
 	errs := make([]error, len(targets))
