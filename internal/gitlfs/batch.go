@@ -63,13 +63,7 @@ type answerError struct {
 	message string
 }
 
-func (e *answerError) Error() string {
-	text := strings.TrimRight(fmt.Sprintf("the LFS server answers %d %s", e.status, http.StatusText(e.status)), " ")
-	if e.message != "" {
-		text += ": " + e.message
-	}
-	return text
-}
+func (e *answerError) Error() string { return web.Answer("the LFS server", e.status, e.message) }
 
 // expiry is when an answer is not true any more; zero for never.
 func (w *where) expiry(now time.Time) time.Time {

@@ -32,13 +32,7 @@ type StatusError struct {
 }
 
 // Error is "the server answers 404 Not Found".
-func (e *StatusError) Error() string {
-	s := strings.TrimRight(fmt.Sprintf("the server answers %d %s", e.Status, http.StatusText(e.Status)), " ")
-	if e.Message != "" {
-		s += ": " + e.Message
-	}
-	return s
-}
+func (e *StatusError) Error() string { return web.Answer("the server", e.Status, e.Message) }
 
 var (
 	errDowngrade  = errors.New("it redirects from https to http")

@@ -3,6 +3,7 @@ package web
 import (
 	"errors"
 	"fmt"
+	"net/http"
 	"net/url"
 	"slices"
 	"strings"
@@ -61,6 +62,15 @@ func RedactText(s string, redact func(*url.URL) string) string {
 		words[i] = w[:start] + redact(u) + w[end:]
 	}
 	return strings.Join(words, " ")
+}
+
+// Answer is what an answer of server that is none is called: "the server answers 404 Not Found: …"; message is what it said, without secrets, and may be empty.
+func Answer(server string, status int, message string) string {
+	s := strings.TrimRight(fmt.Sprintf("%s answers %d %s", server, status, http.StatusText(status)), " ")
+	if message != "" {
+		s += ": " + message
+	}
+	return s
 }
 
 // RedactError takes the URLs out of errors of net/http, and cuts errors that quote a server's answer.
