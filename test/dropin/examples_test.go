@@ -86,16 +86,20 @@ export CI_COMMIT_TAG=$'v1.0'
 export CI_COMMIT_REF_SLUG=$'main'
 export CI_PROJECT_DIR=$'/builds/group/project'
 `, f.registry.Addr, user, password)
+	const end = "end of the job"
 	const tools = `test "$(sed -n 's/^FROM //p' Dockerfile | wc -l)" -eq 1
 env | grep -q CI_REGISTRY= && which wget cat cp awk > /dev/null
 `
 	refs := []string{"v1.0", "main"}
 	for i, step := range f.example(t, "ci/gitlab-ci.yml") {
 		script := "if set -o | grep pipefail > /dev/null; then set -o pipefail; fi; set -o errexit\nset +o noclobber\n" + variables +
-			"cd $'/builds/group/project'\n" + strings.Join(step.Script, "\n") + "\n" + tools + "exit 0\n"
+			"cd $'/builds/group/project'\n" + strings.Join(step.Script, "\n") + "\n" + tools + "echo " + end + "\nexit 0\n"
 		for _, flags := range [][]string{nil, {"--user", "1000:1000"}, restricted("--user", "1000:1000", "--tmpfs", "/kaniko/.docker:mode=777")} {
 			args := append([]string{"-i", "--entrypoint", "", "-v", f.context(t) + ":/builds/group/project"}, flags...)
-			succeed(t, strings.NewReader(script), append(args, step.Image, "sh", "-c", detect)...)
+			r := succeed(t, strings.NewReader(script), append(args, step.Image, "sh", "-c", detect)...)
+			if !strings.Contains(r.Output, end) {
+				t.Fatalf("the shell did not come to the end of its script:\n%s", r.Output)
+			}
 			f.checkTree(t, f.registry.Addr+"/group/project:"+refs[i])
 		}
 	}

@@ -36,7 +36,7 @@ func ReadExample(file string) ([]ExampleStep, error) {
 	var steps []ExampleStep
 	decoder := yaml.NewDecoder(strings.NewReader(string(data)))
 	for {
-		var document any
+		var document yaml.Node
 		err := decoder.Decode(&document)
 		if errors.Is(err, io.EOF) {
 			break
@@ -44,7 +44,11 @@ func ReadExample(file string) ([]ExampleStep, error) {
 		if err != nil {
 			return nil, fmt.Errorf("read example %s: %w", file, err)
 		}
-		steps = append(steps, findSteps(document)...)
+		found, err := findSteps(&document)
+		if err != nil {
+			return nil, fmt.Errorf("read example %s: %w", file, err)
+		}
+		steps = append(steps, found...)
 	}
 	if len(steps) == 0 {
 		return nil, fmt.Errorf("read example %s: it has no steps", file)
@@ -52,34 +56,42 @@ func ReadExample(file string) ([]ExampleStep, error) {
 	return steps, nil
 }
 
-// findSteps finds what looks like a step in a document of YAML, in the order of lists.
-func findSteps(node any) []ExampleStep {
-	var steps []ExampleStep
-	switch n := node.(type) {
-	case []any:
-		for _, e := range n {
-			steps = append(steps, findSteps(e)...)
+// findSteps finds what looks like a step in a document of YAML, in the order of the file.
+func findSteps(node *yaml.Node) ([]ExampleStep, error) {
+	if node.Kind == yaml.MappingNode {
+		var n map[string]any
+		if err := node.Decode(&n); err != nil {
+			return nil, err
 		}
-	case map[string]any:
-		image, _ := n["image"].(string)
-		if name, ok := n["name"].(string); ok && strings.Contains(name, "/") {
-			image = name // Cloud Build
-		}
-		if m, ok := n["image"].(map[string]any); ok {
-			image, _ = m["name"].(string) // GitLab
-		}
-		s := ExampleStep{Image: image, Args: texts(n["args"]), Script: texts(n["script"])}
-		if run, ok := n["run"].(string); ok {
-			s.Script = []string{run}
-		}
-		if len(s.Args)+len(s.Script) > 0 {
-			return []ExampleStep{s}
-		}
-		for _, e := range n {
-			steps = append(steps, findSteps(e)...)
+		if s, ok := asStep(n); ok {
+			return []ExampleStep{s}, nil
 		}
 	}
-	return steps
+	var steps []ExampleStep
+	for _, below := range node.Content {
+		found, err := findSteps(below)
+		if err != nil {
+			return nil, err
+		}
+		steps = append(steps, found...)
+	}
+	return steps, nil
+}
+
+// asStep is the step that a mapping of YAML describes, if it describes one.
+func asStep(n map[string]any) (ExampleStep, bool) {
+	image, _ := n["image"].(string)
+	if name, ok := n["name"].(string); ok && strings.Contains(name, "/") {
+		image = name // Cloud Build
+	}
+	if m, ok := n["image"].(map[string]any); ok {
+		image, _ = m["name"].(string) // GitLab
+	}
+	s := ExampleStep{Image: image, Args: texts(n["args"]), Script: texts(n["script"])}
+	if run, ok := n["run"].(string); ok {
+		s.Script = []string{run}
+	}
+	return s, len(s.Args)+len(s.Script) > 0
 }
 
 func texts(node any) []string {
