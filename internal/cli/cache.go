@@ -65,18 +65,12 @@ func (c *command) cacheSubcommand(use, short string, do func(ctx context.Context
 		return nil
 	}}
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
-		level, err := ui.ParseLevel(vs.str("verbosity"))
-		if err != nil {
-			return usageError{fmt.Errorf("--verbosity: %w", err)}
-		}
-		format, err := ui.ParseFormat(vs.str("log-format"))
-		if err != nil {
-			return usageError{fmt.Errorf("--log-format: %w", err)}
-		}
 		c.vs = vs
-		c.ui = c.newUI(format, level)
+		if err := c.openLog(); err != nil {
+			return err
+		}
 		req := build.Request{Registry: c.registry(vs), Cache: build.Cache{Repository: args[0]}}
-		return do(cmd.Context(), build.Env{Now: c.env.Now, Getenv: c.getenv, Cwd: c.env.Cwd, Events: c.ui}, req)
+		return do(cmd.Context(), c.buildEnv(c.ui), req)
 	}
 	vs.registerSome(cmd.Flags(), slices.DeleteFunc(append(registryFlags(), logFlags()...), func(f flag) bool { return f.name == "trace" }))
 	return cmd

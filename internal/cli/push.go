@@ -12,7 +12,6 @@ import (
 
 	"hako/internal/build"
 	"hako/internal/event"
-	"hako/internal/ui"
 )
 
 // registryFlagNames are the flags of commands that only talk to registries.
@@ -110,13 +109,9 @@ func (e pushError) Unwrap() error { return e.error }
 
 // openLog makes the log that the flags say.
 func (c *command) openLog() error {
-	level, err := ui.ParseLevel(c.vs.str("verbosity"))
+	format, level, err := c.logSettings()
 	if err != nil {
-		return usageError{fmt.Errorf("--verbosity: %w", err)}
-	}
-	format, err := ui.ParseFormat(c.logFormat())
-	if err != nil {
-		return usageError{fmt.Errorf("--log-format: %w", err)}
+		return err
 	}
 	c.ui = c.newUI(format, level)
 	return nil

@@ -53,8 +53,7 @@ func (c *command) pushContext(cmd *cobra.Command, args []string) error {
 	}
 	c.ui = c.newUI(format, level)
 	c.warn()
-	env := build.Env{Now: c.env.Now, Getenv: c.getenv, Cwd: c.env.Cwd, Stdin: c.env.Stdin, Stdout: c.env.Stdout, Events: c.ui}
-	pushed, err := build.PushContext(cmd.Context(), env, req, args[1])
+	pushed, err := build.PushContext(cmd.Context(), c.buildEnv(c.ui), req, args[1])
 	if err != nil {
 		return sendError{err}
 	}

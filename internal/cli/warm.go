@@ -12,7 +12,6 @@ import (
 
 	"hako/internal/build"
 	"hako/internal/event"
-	"hako/internal/ui"
 )
 
 // warmError is a failure to fetch images, after the command line was understood.
@@ -104,21 +103,14 @@ func warmUsage(line string) string {
 // warmImages fetches images.
 func (c *command) warmImages(ctx context.Context) error {
 	vs := c.vs
-	level, err := ui.ParseLevel(vs.str("verbosity"))
-	if err != nil {
-		return usageError{fmt.Errorf("--verbosity: %w", err)}
+	if err := c.openLog(); err != nil {
+		return err
 	}
-	format, err := ui.ParseFormat(c.logFormat())
-	if err != nil {
-		return usageError{fmt.Errorf("--log-format: %w", err)}
-	}
-	c.ui = c.newUI(format, level)
 	req, err := c.warmRequest(vs)
 	if err != nil {
 		return usageError{err}
 	}
-	env := build.Env{Now: c.env.Now, Getenv: c.getenv, Cwd: c.env.Cwd, Stdin: c.env.Stdin, Stdout: c.env.Stdout, Events: c.ui}
-	done, err := build.Warm(ctx, env, req)
+	done, err := build.Warm(ctx, c.buildEnv(c.ui), req)
 	if err != nil {
 		return warmError{err}
 	}
