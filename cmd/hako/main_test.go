@@ -14,6 +14,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"runtime"
+	"strconv"
 	"strings"
 	"syscall"
 	"testing"
@@ -41,7 +42,12 @@ func TestMain(m *testing.M) {
 	case "reaper":
 		os.Exit(playReaper())
 	case "parent": // leaves an orphan that ends a moment later
-		_ = as("nothing").Start()
+		orphan := as("nothing")
+		if err := orphan.Start(); err != nil {
+			fmt.Println(err)
+			os.Exit(1)
+		}
+		fmt.Print(orphan.Process.Pid)
 		os.Exit(0)
 	case "nothing":
 		os.Exit(7)
@@ -67,20 +73,20 @@ func playReaper() int {
 		fmt.Println(err)
 		return 1
 	}
-	if err := as("parent").Run(); err != nil {
+	out, err := as("parent").Output()
+	if err != nil {
 		fmt.Println("run parent:", err)
 		return 1
 	}
-	orphan := 0
-	for start := time.Now(); len(zombieChildren(os.Getpid())) < 2; time.Sleep(time.Millisecond) {
-		if time.Since(start) > 20*time.Second {
-			fmt.Println("no two zombies came, but", zombieChildren(os.Getpid()))
-			return 1
-		}
+	orphan, err := strconv.Atoi(string(out))
+	if err != nil {
+		fmt.Println("the parent does not name its child:", err)
+		return 1
 	}
-	for _, pid := range zombieChildren(os.Getpid()) {
-		if pid != own.Process.Pid {
-			orphan = pid
+	for _, pid := range []int{own.Process.Pid, orphan} {
+		if err := awaitZombie(pid); err != nil {
+			fmt.Printf("wait for process %d: %v\n", pid, err)
+			return 1
 		}
 	}
 	reapOnce()
@@ -94,6 +100,15 @@ func playReaper() int {
 		return 1
 	}
 	return 0
+}
+
+// awaitZombie returns when a child has ended, and leaves it to be collected.
+func awaitZombie(pid int) error {
+	for {
+		if err := unix.Waitid(unix.P_PID, pid, nil, unix.WEXITED|unix.WNOWAIT, nil); !errors.Is(err, unix.EINTR) {
+			return err
+		}
+	}
 }
 
 func TestOrphansAreCollectedAndChildrenAreNot(t *testing.T) {
