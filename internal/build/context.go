@@ -120,7 +120,7 @@ func (b *builder) maxContext() int64 {
 // --output names is not among them, as with docker build: a directory of results may well be one of sources.
 func (b *builder) exclude() []string {
 	o, r := &b.req.Outputs, &b.req.Registry
-	own := []string{b.dir.Path(), b.req.WorkDir, b.req.Bases.Dir, b.req.Bases.Dir, o.TarPath, o.OCILayoutPath, o.DigestFile, o.NameWithDigestFile, o.NameTagWithDigestFile}
+	own := []string{b.dir.Path(), b.req.WorkDir, b.req.Bases.Dir, o.TarPath, o.OCILayoutPath, o.DigestFile, o.NameWithDigestFile, o.NameTagWithDigestFile}
 	for _, dir := range r.DockerConfigDirs {
 		own = append(own, filepath.Join(dir, "config.json"))
 	}

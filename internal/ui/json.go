@@ -15,6 +15,7 @@ import (
 //	output    a line of a command     step, stream (stdout, stderr); base64 if the line is not UTF-8: then msg is a rendering
 //	done      a step succeeded        step, seconds, cached
 //	failed    a step failed           step, seconds, error; exitCode of a command, 255 after a signal
+//	again     a step begins again   step, seconds, cached: the cache has lost what it needs
 //	miss      why a step was not     step, file, line, kind (new, instruction, removed, base, above, part, file, source, gone), subject,
 //	          in the cache           change, cause: the step further up that it happened to
 //	progress  bytes of a transfer     transfer, done and total in bytes, finished
