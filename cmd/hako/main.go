@@ -11,12 +11,14 @@ import (
 	"fmt"
 	"os"
 	"os/signal"
+	"runtime/debug"
 	"strings"
 	"syscall"
 	"time"
 
 	"golang.org/x/sys/unix"
 
+	"hako/internal/cgroup"
 	"hako/internal/cli"
 	"hako/internal/sandbox/choice"
 )
@@ -35,6 +37,10 @@ func run() int {
 	// Nobody who runs as the same user may trace us or read our memory, which holds credentials.
 	if err := unix.Prctl(unix.PR_SET_DUMPABLE, 0, 0, 0, 0); err != nil {
 		fmt.Fprintln(os.Stderr, "hako: make the process undumpable:", err)
+	}
+	if os.Getenv("GOMEMLIMIT") == "" {
+		const share = 75 // percent; the rest is for sandboxes, and for what is not on the heap
+		debug.SetMemoryLimit(cgroup.SoftLimit(share))
 	}
 	ctx, stop := untilSignal(context.Background())
 	defer stop()

@@ -4,6 +4,7 @@ package cgroup
 
 import (
 	"io/fs"
+	"iter"
 	"math"
 	"os"
 	"path"
@@ -19,11 +20,55 @@ const unlimited = math.MaxInt64 / 2
 func MemoryLimit() int64 { return memoryLimit(os.DirFS("/")) }
 
 func memoryLimit(root fs.FS) int64 {
-	text, err := fs.ReadFile(root, "proc/self/cgroup")
-	if err != nil {
+	limit := int64(unlimited)
+	for _, g := range memoryGroups(root) {
+		limit = min(limit, lowest(root, g))
+	}
+	if limit >= unlimited {
 		return 0
 	}
-	limit := int64(unlimited)
+	return limit
+}
+
+// OOMKills is how many processes the kernel has killed because this container, or a group above it that can be seen, had no memory
+// left; 0 if that cannot be read. Only a difference means something: the count began with the group.
+func OOMKills() int64 { return oomKills(os.DirFS("/")) }
+
+func oomKills(root fs.FS) int64 {
+	var most int64
+	for _, g := range memoryGroups(root) {
+		for dir := range g.upwards() {
+			most = max(most, field(root, path.Join(dir, g.events), "oom_kill"))
+		}
+	}
+	return most
+}
+
+// group is where one version of the hierarchy keeps what concerns memory.
+type group struct {
+	mount, path   string
+	limit, events string // names of files
+}
+
+// upwards are the directories of the group and of those above it.
+func (g group) upwards() iter.Seq[string] {
+	return func(yield func(string) bool) {
+		for dir := path.Join("/", g.path); ; dir = path.Dir(dir) {
+			if !yield(path.Join(g.mount, dir)) || dir == "/" {
+				return
+			}
+		}
+	}
+}
+
+// memoryGroups are the groups of this process that may bound its memory. Machines with both versions at once mount version 2 at
+// /sys/fs/cgroup/unified; memory is then version 1's, or, if that is not mounted, may be version 2's.
+func memoryGroups(root fs.FS) []group {
+	text, err := fs.ReadFile(root, "proc/self/cgroup")
+	if err != nil {
+		return nil
+	}
+	var out []group
 	for line := range strings.Lines(string(text)) {
 		fields := strings.SplitN(strings.TrimSpace(line), ":", 3) // hierarchy:controllers:path
 		if len(fields) < 3 {
@@ -31,15 +76,34 @@ func memoryLimit(root fs.FS) int64 {
 		}
 		switch {
 		case fields[0] == "0" && fields[1] == "":
-			limit = min(limit, lowest(root, "sys/fs/cgroup", fields[2], "memory.max"))
+			for _, mount := range []string{"sys/fs/cgroup", "sys/fs/cgroup/unified"} {
+				out = append(out, group{mount: mount, path: fields[2], limit: "memory.max", events: "memory.events"})
+			}
 		case hasController(fields[1], "memory"):
-			limit = min(limit, lowest(root, "sys/fs/cgroup/memory", fields[2], "memory.limit_in_bytes"))
+			out = append(out, group{mount: "sys/fs/cgroup/memory", path: fields[2], limit: "memory.limit_in_bytes", events: "memory.oom_control"})
 		}
 	}
-	if limit >= unlimited {
+	return out
+}
+
+// field is a number in a file of lines "name number", or 0.
+func field(root fs.FS, file, name string) int64 {
+	text, err := fs.ReadFile(root, file)
+	if err != nil {
 		return 0
 	}
-	return limit
+	for line := range strings.Lines(string(text)) {
+		f := strings.Fields(line)
+		if len(f) != 2 || f[0] != name {
+			continue
+		}
+		n, err := strconv.ParseInt(f[1], 10, 64)
+		if err != nil || n < 0 {
+			return 0
+		}
+		return n
+	}
+	return 0
 }
 
 func hasController(list, name string) bool {
@@ -53,15 +117,23 @@ func hasController(list, name string) bool {
 
 // lowest is the lowest limit of the group and of those above it. In a container the path may be that of the host,
 // of which only the end is mounted here: groups that are not there are passed over.
-func lowest(root fs.FS, mount, group, file string) int64 {
+func lowest(root fs.FS, g group) int64 {
 	limit := int64(unlimited)
-	for dir := path.Join("/", group); ; dir = path.Dir(dir) {
-		text, err := fs.ReadFile(root, path.Join(mount, dir, file))
+	for dir := range g.upwards() {
+		text, err := fs.ReadFile(root, path.Join(dir, g.limit))
 		if n, perr := strconv.ParseInt(strings.TrimSpace(string(text)), 10, 64); err == nil && perr == nil && n > 0 {
 			limit = min(limit, n)
 		}
-		if dir == "/" {
-			return limit
-		}
 	}
+	return limit
+}
+
+// SoftLimit is how far the heap of one of our processes may grow before it is collected at any cost, as debug.SetMemoryLimit wants
+// it: percent of the memory limit, or no limit.
+func SoftLimit(percent int64) int64 {
+	limit := MemoryLimit()
+	if limit == 0 {
+		return math.MaxInt64
+	}
+	return limit / 100 * percent
 }

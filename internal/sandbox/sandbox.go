@@ -168,6 +168,26 @@ func (e *UnsupportedError) Error() string { return e.What }
 // Hint says what to do.
 func (e *UnsupportedError) Hint() string { return "Use --sandbox=sentry for this build." }
 
+// MemoryError is a sandbox that the kernel killed because the container had no memory left.
+type MemoryError struct {
+	// LimitBytes is the container's memory limit; 0 if it has none of its own.
+	LimitBytes int64
+}
+
+// Error says what happened.
+func (e *MemoryError) Error() string {
+	const mebibyte = 1 << 20
+	if e.LimitBytes == 0 {
+		return "the sandbox was killed: the machine has no memory left"
+	}
+	return fmt.Sprintf("the sandbox was killed: the container's memory limit, %d MiB, was reached", e.LimitBytes/mebibyte)
+}
+
+// Hint says what to do.
+func (e *MemoryError) Hint() string {
+	return "Raise the container's memory limit, or run fewer steps at a time with --jobs."
+}
+
 // ExitError is a command that ran and did not succeed.
 type ExitError struct {
 	// Code is the exit code, or -1 if a signal ended the command (its number is then in Signal).

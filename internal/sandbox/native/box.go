@@ -15,6 +15,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"hako/internal/cgroup"
 	"hako/internal/sandbox/child"
 	"hako/internal/sandbox/remote"
 )
@@ -23,6 +24,8 @@ const (
 	childName = "hako-native" // argv[0] of the child
 	// childGC trades a little time for memory: the heap may grow by half between two collections.
 	childGC = 50
+	// childShare of the memory limit is what the heap may have before it is collected at any cost, in percent.
+	childShare = 50
 
 	exitProtocol = 3 // the builder's end of the socket broke in the middle of a message
 )
@@ -37,6 +40,7 @@ func ChildMain() int {
 		return exitProtocol
 	}
 	debug.SetGCPercent(childGC)
+	debug.SetMemoryLimit(cgroup.SoftLimit(childShare))
 	// The builder has asked for this already, but gaining capabilities by execve takes it back.
 	err := unix.Prctl(unix.PR_SET_PDEATHSIG, uintptr(unix.SIGKILL), 0, 0, 0)
 	if err == nil {

@@ -15,6 +15,7 @@ import (
 
 	"golang.org/x/sync/errgroup"
 
+	"hako/internal/cgroup"
 	"hako/internal/layer"
 	"hako/internal/rootfs"
 	"hako/internal/sandbox"
@@ -35,6 +36,8 @@ type Options struct {
 	Refuse func(step *sandbox.Step) error
 	// ResolvConf is the /etc/resolv.conf of steps; nil means ours.
 	ResolvConf []byte
+	// OOMKills counts what the kernel killed for want of memory; nil means [cgroup.OOMKills].
+	OOMKills func() int64
 	// Crashed, if not nil, is told of each crash that costs a step its first try. It may be called from many goroutines.
 	Crashed func(*child.CrashError)
 }
@@ -84,6 +87,9 @@ func New(ctx context.Context, options Options) (*Engine, error) {
 	if options.ResolvConf == nil {
 		options.ResolvConf = sandbox.ResolvConf("/")
 	}
+	if options.OOMKills == nil {
+		options.OOMKills = cgroup.OOMKills
+	}
 	return &Engine{options: options}, nil
 }
 
@@ -115,7 +121,8 @@ func (e *Engine) Child() *Process {
 	return e.child.Process
 }
 
-// Run implements [sandbox.Engine]. A step during which the child crashed is tried once more, in a new one.
+// Run implements [sandbox.Engine]. A step during which the child crashed is tried once more, in a new one; but not if there was
+// no memory left, since that would take as much again: that is a [*sandbox.MemoryError].
 // A command that cannot be started is an exit code of 1 with the reason on Stderr, as with BuildKit.
 func (e *Engine) Run(ctx context.Context, step *sandbox.Step) (sandbox.Outcome, error) {
 	if len(step.Args) == 0 {
@@ -130,8 +137,12 @@ func (e *Engine) Run(ctx context.Context, step *sandbox.Step) (sandbox.Outcome, 
 	if err != nil {
 		return nil, err
 	}
+	killed := e.options.OOMKills()
 	out, err := e.try(ctx, j)
 	var crash *child.CrashError
+	if errors.As(err, &crash) && e.options.OOMKills() > killed {
+		return nil, &sandbox.MemoryError{LimitBytes: cgroup.MemoryLimit()}
+	}
 	if errors.As(err, &crash) && step.Stdin == nil && context.Cause(ctx) == nil {
 		if e.options.Crashed != nil {
 			e.options.Crashed(crash)

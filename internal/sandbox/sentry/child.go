@@ -15,6 +15,7 @@ import (
 	"gvisor.dev/gvisor/pkg/sentry/kernel"
 	"gvisor.dev/gvisor/pkg/sentry/vfs"
 
+	"hako/internal/cgroup"
 	"hako/internal/layer"
 	"hako/internal/rootfs"
 	"hako/internal/sandbox/child"
@@ -25,6 +26,8 @@ const (
 	childName = "hako-sentry" // argv[0] of the child
 	// childGC trades a little time for memory: the heap may grow by half between two collections.
 	childGC = 50
+	// childShare of the memory limit is what the heap may have before it is collected at any cost, in percent.
+	childShare = 50
 
 	exitProtocol = 3 // the builder's end of the socket broke in the middle of a message
 )
@@ -38,6 +41,7 @@ func IsChild(args []string) bool {
 // Every program that uses [New] must call it first thing in main, see [IsChild].
 func ChildMain() int {
 	debug.SetGCPercent(childGC)
+	debug.SetMemoryLimit(cgroup.SoftLimit(childShare))
 	debug.SetTraceback("all")
 	log.SetTarget(log.GoogleEmitter{Writer: &log.Writer{Next: os.Stderr}})
 	log.SetLevel(log.Warning)
