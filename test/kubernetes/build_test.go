@@ -9,11 +9,10 @@ import (
 	"hako/test/lab"
 )
 
-// digest is that of an image in the registry, by its reference for pods.
-func (f *fixture) digest(t *testing.T, ref string) string {
+// digest is that of an image in a registry, by its reference for pods.
+func digest(t *testing.T, r *lab.Registry, ref string) string {
 	t.Helper()
-	img := must[v1.Image](t)(f.registry.Image(t.Context(), ref))
-	return must[v1.Hash](t)(img.Digest()).String()
+	return must[v1.Hash](t)(must[v1.Image](t)(r.Image(t.Context(), ref)).Digest()).String()
 }
 
 // testSmall builds in a pod that may do nothing, and on this machine: the images are the same, bit for bit.
@@ -28,12 +27,12 @@ func testSmall(t *testing.T, f *fixture) {
 		Name: "build", Args: append(same, "--context=dir:///workspace", "--destination="+ref, "--digest-file=/dev/termination-log"),
 		Volumes: map[string]map[string]any{"/workspace": {"configMap": map[string]any{"name": "context"}}},
 	}))
-	if got := f.digest(t, ref); e.Message != got {
+	if got := digest(t, f.registry, ref); e.Message != got {
 		t.Errorf("termination message %q, want %s", e.Message, got)
 	}
 	here := f.inPod(f.registry.Addr) + "/small:here"
 	must[string](t)(lab.Must(t.Context(), append([]string{f.hako, "build", f.writeFiles(t, files), "-t", here}, same...)...))
-	if pod, machine := f.digest(t, ref), f.digest(t, here); pod != machine {
+	if pod, machine := digest(t, f.registry, ref), digest(t, f.registry, here); pod != machine {
 		t.Errorf("in a pod %s, here %s", pod, machine)
 	}
 }

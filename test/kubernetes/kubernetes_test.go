@@ -12,6 +12,9 @@ func TestKubernetes(t *testing.T) {
 		run  func(*testing.T, *fixture)
 	}{
 		{"Small", testSmall},
+		{"Manifests", testManifests},
+		{"Kaniko", testKaniko},
+		{"Debian", testDebian},
 	} {
 		t.Run(part.name, func(t *testing.T) { part.run(t, f) })
 	}

@@ -16,7 +16,7 @@ import (
 )
 
 // buildTimeout is how long a pod may take: to be placed, to fetch its image, to build.
-const buildTimeout = 5 * time.Minute
+const buildTimeout = 15 * time.Minute
 
 // namespace makes one that enforces a Pod Security Standard, "restricted" or "baseline", with a service account, and deletes
 // it when the test ends. Its name begins with what HAKO_TEST_NAMESPACE says, or "hako-test".
