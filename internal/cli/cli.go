@@ -209,7 +209,7 @@ func (c *command) root() *cobra.Command {
 		root.AddCommand(c.pushCommand(), c.loginCommand(), c.logoutCommand())
 	}
 	if !c.kaniko && !c.warmer {
-		root.AddCommand(c.checkCommand(), c.cacheCommand(), c.pushContextCommand(), c.indexCommand())
+		root.AddCommand(c.checkCommand(), c.cacheCommand(), c.pushContextCommand(), c.indexCommand(), c.bakeCommand())
 	}
 	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error {
 		if cmd == root && !c.kaniko && !c.warmer {
