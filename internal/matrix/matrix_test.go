@@ -59,14 +59,14 @@ func TestParse(t *testing.T) {
 	}
 	want := []matrix.Build{
 		{Name: "base", Tags: []string{"reg.example/base"}, Flags: []string{
-			"--build-arg=A=1", "--build-arg=B=two", "--platform=linux/amd64", "--destination=reg.example/base", "--cache-repo=reg.example/cache",
+			"--context=.", "--build-arg=A=1", "--build-arg=B=two", "--platform=linux/amd64", "--destination=reg.example/base", "--cache-repo=reg.example/cache",
 		}},
 		{Name: "app", Tags: []string{"reg.example/app:7"}, Needs: []string{"base"}, From: []matrix.From{{Context: "base", Build: "base"}}, Flags: []string{
 			"--context=app", "--build-arg=A=1", "--build-arg=B=${x} $y", "--platform=linux/amd64", "--platform=linux/arm64",
 			"--destination=reg.example/app:7", "--build-context=tools=docker-image://tools", "--cache-repo=reg.example/cache", "--sbom=true",
 		}},
 		{Name: "test-2-a", Tags: []string{"t/a:2"}, Needs: []string{"app"}, Flags: []string{
-			"--build-arg=A=1", "--build-arg=B=two", "--build-arg=OS=a", "--platform=linux/amd64", "--platform=linux/arm64",
+			"--context=.", "--build-arg=A=1", "--build-arg=B=two", "--build-arg=OS=a", "--platform=linux/amd64", "--platform=linux/arm64",
 			"--destination=t/a:2", "--cache-repo=reg.example/cache",
 		}},
 	}

@@ -202,6 +202,9 @@ func (p *parser) build(name string, fields map[string]*yaml.Node, vars scope) (*
 		if own != nil {
 			nodes = append(nodes, own)
 		}
+		if f.name == "context" && len(nodes) == 0 {
+			b.Flags = append(b.Flags, "--context=.") // docker bake's default; kaniko's is /workspace
+		}
 		values, err := p.values(f, nodes, vars)
 		if err != nil {
 			return nil, err
