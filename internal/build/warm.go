@@ -111,16 +111,12 @@ func openWarmer(ctx context.Context, env Env, req WarmRequest) (_ *warmer, err e
 		return nil, err
 	}
 	b.closers = append(b.closers, b.dir.Close)
-	options, err := b.registryOptions()
-	if err != nil {
+	if err := b.openClient(); err != nil {
 		return nil, err
 	}
-	if b.client, err = registry.New(options); err != nil {
-		return nil, err
-	}
-	b.closers = append(b.closers, nothing(b.client.Close))
 	o := imagesource.Options{
-		Registry: b.client, Dir: b.dir, Events: env.Events, Mirrors: b.mirrors(), OnlyMirrors: req.Registry.OnlyMirrors, Cwd: env.Cwd,
+		Registry: b.client, Dir: b.dir, Events: env.Events, Mirrors: b.mirrors(), OnlyMirrors: req.Registry.OnlyMirrors,
+		Retries: req.Registry.PullRetries, Cwd: env.Cwd,
 	}
 	if !req.Force {
 		o.Warmed = &imagesource.Warmed{Dir: w.images}
