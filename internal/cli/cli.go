@@ -27,6 +27,7 @@ import (
 	"hako/internal/output"
 	"hako/internal/registry"
 	"hako/internal/sandbox"
+	"hako/internal/submit"
 	"hako/internal/trace"
 	"hako/internal/ui"
 )
@@ -131,6 +132,7 @@ func (c *command) fail(ctx context.Context, root *cobra.Command, err error) int 
 	var sending sendError
 	var checking checkError
 	var warming warmError
+	var submitting submitError
 	var stopped *SignalError
 	switch {
 	case errors.As(context.Cause(ctx), &stopped):
@@ -146,12 +148,18 @@ func (c *command) fail(ctx context.Context, root *cobra.Command, err error) int 
 		c.ui.Fail(ui.Failure{Prefix: "error pushing image: ", Err: pushing.error})
 	case errors.As(err, &sending):
 		c.ui.Fail(ui.Failure{Prefix: "error pushing context: ", Err: sending.error})
+	case errors.As(err, &submitting):
+		c.ui.Fail(ui.Failure{Prefix: "error building image: ", Err: submitting.error})
 	case errors.As(err, &building):
 		c.ui.Fail(ui.Failure{Prefix: "error building image: ", Err: building.error})
 	case errors.As(err, &usage):
 		c.ui.Fail(ui.Failure{Prefix: "Error: ", Err: usage.error, Advice: fmt.Sprintf("Run '%s --help' for usage.", c.called())})
 	default:
 		c.ui.Fail(ui.Failure{Prefix: "Error: ", Err: err})
+	}
+	var inPod *submit.FailedError
+	if errors.As(err, &inPod) {
+		return inPod.Code
 	}
 	var exit *sandbox.ExitError
 	if errors.As(err, &exit) && exit.ExitCode() > 0 {
@@ -209,7 +217,7 @@ func (c *command) root() *cobra.Command {
 		root.AddCommand(c.pushCommand(), c.loginCommand(), c.logoutCommand())
 	}
 	if !c.kaniko && !c.warmer {
-		root.AddCommand(c.checkCommand(), c.cacheCommand(), c.pushContextCommand(), c.indexCommand(), c.bakeCommand())
+		root.AddCommand(c.checkCommand(), c.cacheCommand(), c.pushContextCommand(), c.submitCommand(), c.indexCommand(), c.bakeCommand())
 	}
 	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error {
 		if cmd == root && !c.kaniko && !c.warmer {

@@ -57,8 +57,17 @@ func reference() string {
 	b.WriteString("Flags of `hako build` and of `executor`. Multi flags are repeated, and each value is taken verbatim; bools are `--flag` or `--flag=true|false`.\n")
 	b.WriteString("Who has it: G GoogleContainerTools/kaniko, C chainguard-forks/kaniko, O osscontainertools/kaniko, D docker build, H only hako.\n")
 	b.WriteString("A flag that is not supported yet is refused unless it has its default value.\n\n")
+	b.WriteString(flagTable(flags()))
+	b.WriteString("\n## Of hako submit\n\nThese, and those above but for what needs this machine; see [submit.md](submit.md).\n\n")
+	b.WriteString(flagTable(submitFlags()))
+	return b.String()
+}
+
+// flagTable is a table of flags.
+func flagTable(of []flag) string {
+	var b strings.Builder
 	b.WriteString("| flag | type | default | meaning | who | here |\n|---|---|---|---|---|---|\n")
-	for _, f := range flags() {
+	for _, f := range of {
 		name := "`--" + f.name + "`"
 		if f.short != "" {
 			name += ", `-" + f.short + "`"

@@ -60,6 +60,8 @@ type Progress struct {
 	// Done and Total are in bytes; Total is 0 if unknown.
 	Done, Total int64
 	Finished    bool
+	// Due says that it is to be shown whenever the last one was: somebody else has left out the many that come between.
+	Due bool
 }
 
 // Span is something that took time, told when it has ended. It is for traces; nobody is shown it.

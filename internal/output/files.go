@@ -56,14 +56,59 @@ type metadata struct {
 	Name         string             `json:"image.name,omitempty"`
 }
 
-// writeMetadata writes the files of buildx. What depends on buildx itself, such as the reference of a build in its history, is left out.
-func (o *Output) writeMetadata(ctx context.Context, r *Result) error {
-	m := metadata{Digest: r.Digest(), Name: strings.Join(o.names(), ",")}
-	m.Descriptor, _ = r.top()
-	id := m.Digest
+// Described is what files tell of a result.
+type Described struct {
+	// Top is what a tag points to. Config is the digest of the image's configuration; it is empty for an index.
+	Top    ocispec.Descriptor
+	Config digest.Digest
+	// Names are those that the image was given, as they were written.
+	Names []string
+}
+
+func (r *Result) described() Described {
+	var d Described
+	d.Top, _ = r.top()
 	if !r.HasIndex() {
-		m.ConfigDigest = r.Images[0].Config.Digest
-		id = m.ConfigDigest
+		d.Config = r.Images[0].Config.Digest
+	}
+	return d
+}
+
+// ReadMetadata reads what a build has written to its MetadataFile.
+func ReadMetadata(data []byte) (Described, error) {
+	var m metadata
+	if err := json.Unmarshal(data, &m); err != nil {
+		return Described{}, fmt.Errorf("read the metadata of the image: %w", err)
+	}
+	if err := m.Digest.Validate(); err != nil || m.Descriptor.Digest != m.Digest {
+		return Described{}, fmt.Errorf("read the metadata of the image: %q is not its digest", m.Digest)
+	}
+	d := Described{Top: m.Descriptor, Config: m.ConfigDigest}
+	if m.Name != "" {
+		d.Names = strings.Split(m.Name, ",")
+	}
+	return d, nil
+}
+
+// WriteFiles writes the files that tell of a result, but none of the result, which was made elsewhere.
+func (o *Output) WriteFiles(ctx context.Context, d Described) error {
+	if err := o.writeDigestFiles(ctx, d.Top.Digest); err != nil {
+		return err
+	}
+	if o.pushes() {
+		if err := o.writeBuilderOutput(d.Top.Digest); err != nil {
+			return err
+		}
+	}
+	return o.writeMetadata(ctx, d)
+}
+
+// writeMetadata writes the files of buildx. What depends on buildx itself, such as the reference of a build in its history, is left out.
+func (o *Output) writeMetadata(ctx context.Context, d Described) error {
+	m := metadata{ConfigDigest: d.Config, Descriptor: d.Top, Digest: d.Top.Digest, Name: strings.Join(o.names(), ",")}
+	id := d.Config
+	if id == "" {
+		id = m.Digest
 	}
 	data, err := json.MarshalIndent(m, "", "  ")
 	if err != nil {

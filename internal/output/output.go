@@ -295,7 +295,7 @@ func (o *Output) Write(ctx context.Context, r *Result) error {
 			return err
 		}
 	}
-	return o.writeMetadata(ctx, r)
+	return o.writeMetadata(ctx, r.described())
 }
 
 func (r *Result) validate() error {

@@ -67,6 +67,7 @@ func (f Failure) record() record {
 		r.Hint, r.Output = d.Hint, d.Output
 		if d.Span.Start != 0 {
 			r.File, r.Line, r.EndLine, r.Source = d.Span.File, d.Span.Start, d.Span.End, d.Span.Source
+			r.Before, r.After = d.Span.Before, d.Span.After
 		}
 	}
 	r.ExitCode = exitCode(f.Err)

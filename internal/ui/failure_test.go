@@ -75,6 +75,7 @@ func TestFailureOfAStepAsJSON(t *testing.T) {
 		"msg":   strings.TrimSuffix(shown(Text, failedStep()), "\n"),
 		"error": "solve: Dockerfile:3: RUN: command exited with code 3",
 		"file":  "Dockerfile", "line": 3.0, "endLine": 4.0, "source": []any{`RUN make \`, "    install"},
+		"before": []any{"COPY . /src"}, "after": []any{"", "CMD app"},
 		"exitCode": 3.0, "output": []any{"cc main.c", "sh: 1: cc: not\x1bfound"}, "hint": "Install a compiler.",
 	}
 	if diff := cmp.Diff(want, got); diff != "" {

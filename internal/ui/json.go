@@ -22,7 +22,7 @@ import (
 //	warning   goes on, but look       file, line, endLine, source where it is about the Dockerfile; rule, description, url if it breaks a rule
 //	log       anything else
 //	error     why the build failed; the last line. error is the message on one line, msg all that text shows; file, line, endLine, source
-//	          where it is about the Dockerfile; exitCode and output, the last lines, of a command; hint, what to do
+//	          where it is about the Dockerfile, and the lines before and after those; exitCode and output, the last lines, of a command; hint, what to do
 //
 // Fields may be added; a reader must skip what it does not know.
 type record struct {
@@ -47,6 +47,8 @@ type record struct {
 
 	EndLine     int      `json:"endLine,omitempty"`
 	Source      []string `json:"source,omitempty"`
+	Before      []string `json:"before,omitempty"`
+	After       []string `json:"after,omitempty"`
 	Rule        string   `json:"rule,omitempty"`
 	Description string   `json:"description,omitempty"`
 	URL         string   `json:"url,omitempty"`

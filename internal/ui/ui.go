@@ -217,11 +217,11 @@ func (u *UI) progress(e event.Progress) {
 		u.line(record{level: Debug, Type: "progress", Transfer: e.ID, Done: e.Done, Total: e.Total, Finished: true, Message: e.What + ": " + Size(e.Done)})
 		return
 	}
-	if !known {
+	if !known && !e.Due {
 		u.shown[e.ID] = now
 		return
 	}
-	if now.Sub(last) < progressInterval {
+	if !e.Due && now.Sub(last) < progressInterval {
 		return
 	}
 	u.shown[e.ID] = now

@@ -1,0 +1,55 @@
+package build
+
+import (
+	"context"
+	"errors"
+
+	"hako/internal/output"
+	"hako/internal/registry"
+)
+
+// What a build that runs elsewhere, as a Job of a cluster, needs done here.
+
+// WriteFiles writes the files of o that tell of a result which was made elsewhere.
+func WriteFiles(ctx context.Context, env Env, req Request, d output.Described) (err error) {
+	b := &builder{life: ctx, env: env, req: Request{Registry: req.Registry, Outputs: filesOnly(req.Outputs)}}
+	defer func() { err = errors.Join(err, b.close()) }()
+	if err := b.openClient(); err != nil {
+		return err
+	}
+	if err := b.openOutput(); err != nil {
+		return err
+	}
+	return b.output.WriteFiles(ctx, d)
+}
+
+// filesOnly are outputs without the result itself.
+func filesOnly(o Outputs) Outputs {
+	o.TarPath, o.OCILayoutPath, o.Exports = "", "", nil
+	return o
+}
+
+// DeleteContext deletes a context that PushContextOnce has pushed. That the registry deletes nothing is registry.ErrNoDelete.
+func DeleteContext(ctx context.Context, env Env, r Registry, ref string) (err error) {
+	b := &builder{life: ctx, env: env, req: Request{Registry: r}}
+	defer func() { err = errors.Join(err, b.close()) }()
+	if err := b.openClient(); err != nil {
+		return err
+	}
+	parsed, err := registry.ParseReference(ref)
+	if err != nil {
+		return err
+	}
+	return b.client.Repository(parsed.Context(), registry.Delete).Delete(ctx, parsed.Identifier())
+}
+
+// DockerConfig is the text of a config.json with the credentials that this user has for the repositories of references
+// ("registry/repository"), and none for others; nil if there are none. It asks no registry.
+func DockerConfig(ctx context.Context, env Env, r Registry, references []string) (_ []byte, err error) {
+	b := &builder{life: ctx, env: env, req: Request{Registry: r}}
+	defer func() { err = errors.Join(err, b.close()) }()
+	if err := b.openClient(); err != nil {
+		return nil, err
+	}
+	return b.client.DockerConfig(ctx, references)
+}

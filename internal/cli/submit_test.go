@@ -1,0 +1,95 @@
+package cli
+
+import (
+	"io"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+	"github.com/spf13/pflag"
+
+	"hako/internal/submit"
+)
+
+// TestEveryFlagHasAFate holds that no flag of a build is forgotten when the build runs in a pod.
+func TestEveryFlagHasAFate(t *testing.T) {
+	t.Parallel()
+	known := fates()
+	for _, f := range flags() {
+		_, ok := known[f.name]
+		if needs := f.status == used && f.alias == ""; needs != ok {
+			t.Errorf("--%s: its fate in a pod is known: %v, want %v", f.name, ok, needs)
+		}
+		delete(known, f.name)
+	}
+	for name := range known {
+		t.Errorf("--%s has a fate, but does not exist", name)
+	}
+}
+
+func parseSubmit(t *testing.T, dir string, environ, args []string) (submit.Request, error) {
+	t.Helper()
+	vs := newSubmitValues()
+	c := &command{env: Env{Version: "v1", Cwd: dir, Stdin: strings.NewReader("FROM scratch\n"), Stdout: io.Discard}, vars: variables(environ), vs: vs}
+	set := pflag.NewFlagSet("submit", pflag.ContinueOnError)
+	vs.registerSome(set, submitFlags())
+	vs.register(set)
+	if err := set.Parse(args); err != nil {
+		t.Fatal(err)
+	}
+	return c.submitRequest(vs, set.Args())
+}
+
+// Nothing secret is in the arguments, and what is a file here is a file there.
+func TestSubmitCarries(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	for name, text := range map[string]string{"Dockerfile": "FROM r.example/base:1\n", "token": "Unspeakable-2", "key": "Unspeakable-3"} {
+		if err := os.WriteFile(filepath.Join(dir, name), []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	req, err := parseSubmit(t, dir, []string{"TOKEN=Unspeakable-1", "A=from the environment"}, []string{
+		".", "-d", "r.example/app:1", "--secret", "id=a,env=TOKEN", "--secret", "id=b,src=token", "--cache-key-file", "key", "--build-arg", "A",
+		"--digest-file", "d", "--label", "x=y", "--cache", "--executor-image", "e",
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := []string{
+		"--destination=r.example/app:1", "--label=x=y", "--cache=true", "--build-arg=A=from the environment", "--dockerfile=Dockerfile",
+		"--secret=id=a,src=/hako/files/secret-0", "--secret=id=b,src=/hako/files/secret-1", "--cache-key-file=/hako/files/cache-key-file",
+	}
+	if diff := cmp.Diff(want, req.Args); diff != "" {
+		t.Error(diff)
+	}
+	files := []submit.File{{Name: "secret-0", Data: []byte("Unspeakable-1")}, {Name: "secret-1", Data: []byte("Unspeakable-2")}, {Name: "cache-key-file", Data: []byte("Unspeakable-3")}}
+	if diff := cmp.Diff(files, req.Files); diff != "" {
+		t.Error(diff)
+	}
+	if diff := cmp.Diff([]string{"r.example/base:1", "r.example/app:1"}, req.CredentialsFor); diff != "" {
+		t.Error(diff)
+	}
+}
+
+func TestSubmitRefuses(t *testing.T) {
+	t.Parallel()
+	for line, want := range map[string]string{
+		"--tar-path x.tar":             "--tar-path needs this machine",
+		"--ssh default":                "--ssh needs this machine",
+		"--output type=local,dest=out": "--output writes to this machine",
+		"--cache-repo oci:/cache":      "is a directory, which a pod does not have",
+		"--cache-dir /cache":           "names what a pod does not have",
+		"--build-context a=../b":       "is on this machine",
+		"--dryrun":                     "--dryrun needs this machine",
+		"--trace t.json":               "--trace needs this machine",
+		"--secret id=a,src=missing":    "read the secret a",
+	} {
+		_, err := parseSubmit(t, t.TempDir(), nil, append([]string{".", "-d", "r.example/app"}, strings.Fields(line)...))
+		if err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("%s: %v, want %q", line, err, want)
+		}
+	}
+}

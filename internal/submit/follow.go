@@ -1,0 +1,226 @@
+package submit
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	batchv1 "k8s.io/api/batch/v1"
+	corev1 "k8s.io/api/core/v1"
+
+	"hako/internal/cluster"
+	"hako/internal/diag"
+)
+
+// A Job is looked at whenever the API server tells of a change, and at any rate every few seconds: what is done depends on how
+// things are, and not on which changes were seen. So it does not matter how often the connection is lost.
+
+// interval is the time between two looks when nothing is told, and between two tries when nothing answers.
+const interval = time.Second
+
+// The patience with what may mend itself.
+const (
+	imagePatience = 30 * time.Second // an image that cannot be pulled
+	logPatience   = 20 * time.Second // the last lines of a pod that has ended
+)
+
+// ending is how a Job ended.
+type ending struct {
+	// message is what the pod left in its termination log.
+	message string
+	err     error
+	// jobEnded says that the Job controller knows: nothing will be made again.
+	jobEnded bool
+}
+
+type follower struct {
+	*submitted
+	labels string
+	told   map[string]bool
+	// logs are those that are read, by pod.
+	logs map[string]*podLog
+	// since is when a pod was first seen in trouble.
+	since map[string]time.Time
+	lost  bool
+}
+
+// follow shows what happens until the Job has ended.
+func follow(ctx context.Context, s *submitted) (*ending, error) {
+	inner, stop := context.WithCancel(ctx)
+	f := &follower{submitted: s, labels: batchv1.JobNameLabel + "=" + s.name, told: map[string]bool{}, logs: map[string]*podLog{}, since: map[string]time.Time{}}
+	wake := make(chan struct{}, 1)
+	watching := make(chan struct{})
+	go func() {
+		defer close(watching)
+		f.watch(inner, wake)
+	}()
+	defer func() {
+		stop()
+		<-watching
+		for _, l := range f.logs {
+			<-l.done
+		}
+	}()
+	for {
+		end, err := f.look(inner)
+		switch {
+		case ctx.Err() != nil:
+			return nil, context.Cause(ctx)
+		case err != nil && cluster.IsTemporary(err):
+			f.tellLost(err)
+		case err != nil:
+			return nil, err
+		case end != nil:
+			f.drain(ctx)
+			return f.judge(end), nil
+		default:
+			f.tellBack()
+		}
+		select {
+		case <-wake:
+		case <-time.After(interval):
+		case <-ctx.Done():
+		}
+	}
+}
+
+func (f *follower) tellLost(err error) {
+	if !f.lost {
+		f.warn("the connection to the cluster is lost; the build goes on, and is looked for again: " + err.Error())
+	}
+	f.lost = true
+}
+
+func (f *follower) tellBack() {
+	if f.lost {
+		f.say("the connection to the cluster is back")
+	}
+	f.lost = false
+}
+
+// watch wakes whenever a pod changes. Where watching is not allowed or does not work, looking now and then does.
+func (f *follower) watch(ctx context.Context, wake chan<- struct{}) {
+	changed := func() {
+		select {
+		case wake <- struct{}{}:
+		default:
+		}
+	}
+	for ctx.Err() == nil {
+		if err := f.env.Cluster.Watch(ctx, cluster.Pods, f.labels, changed); err != nil && !cluster.IsTemporary(err) {
+			return
+		}
+		_ = pause(ctx, interval) // the loop looks at ctx
+	}
+}
+
+// look sees how things are, and returns an ending when there is one.
+func (f *follower) look(ctx context.Context) (*ending, error) {
+	job, err := f.env.Cluster.Job(ctx, f.name)
+	if cluster.IsNotFound(err) {
+		return &ending{jobEnded: true, err: &diag.Error{What: "the Job " + f.name + " was deleted while it ran", Hint: "Find out who deletes it, and submit the build again."}}, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	pods, err := f.env.Cluster.Pods(ctx, f.labels)
+	if err != nil {
+		return nil, err
+	}
+	slices.SortFunc(pods, func(a, b corev1.Pod) int { return a.CreationTimestamp.Compare(b.CreationTimestamp.Time) })
+	for i := range pods {
+		f.read(ctx, &pods[i])
+		if end := f.pod(&pods[i]); end != nil {
+			end.jobEnded = end.jobEnded || ended(job)
+			return end, nil
+		}
+	}
+	for _, c := range job.Status.Conditions {
+		if c.Status == corev1.ConditionTrue && (c.Type == batchv1.JobFailed || c.Type == batchv1.JobFailureTarget) {
+			return &ending{jobEnded: true, err: f.jobFailed(c, pods)}, nil
+		}
+		if c.Status == corev1.ConditionTrue && c.Type == batchv1.JobComplete {
+			return &ending{jobEnded: true, err: &diag.Error{What: "the Job has succeeded, but its pod is gone and with it the image's digest", Hint: "Look into the registry."}}, nil
+		}
+	}
+	if len(pods) == 0 {
+		return f.refused(ctx, job)
+	}
+	return nil, f.troubles(ctx, &pods[len(pods)-1])
+}
+
+func ended(job *batchv1.Job) bool {
+	return slices.ContainsFunc(job.Status.Conditions, func(c batchv1.JobCondition) bool {
+		return c.Status == corev1.ConditionTrue && (c.Type == batchv1.JobFailed || c.Type == batchv1.JobComplete)
+	})
+}
+
+// once says something once.
+func (f *follower) once(text string) {
+	if !f.told[text] {
+		f.told[text] = true
+		f.warn(text)
+	}
+}
+
+// jobFailed says why the Job controller gave up.
+func (f *follower) jobFailed(c batchv1.JobCondition, pods []corev1.Pod) error {
+	if c.Reason == batchv1.JobReasonDeadlineExceeded {
+		return &diag.Error{What: fmt.Sprintf("the build took longer than its --timeout of %s", f.req.Job.Timeout), Hint: "Give it more time with --timeout; with --cache it goes on where it was."}
+	}
+	what := "the Job failed: " + c.Message
+	if n := len(pods); n > 0 && pods[n-1].Status.Message != "" {
+		what += ": " + pods[n-1].Status.Message
+	}
+	return &diag.Error{What: what, Hint: "The pod was ended again and again: see kubectl describe job --namespace " + f.env.Cluster.Namespace + " " + f.name}
+}
+
+// refused says why there is no pod: the Job controller notes it in events.
+func (f *follower) refused(ctx context.Context, job *batchv1.Job) (*ending, error) {
+	events, err := f.env.Cluster.Events(ctx, string(job.UID))
+	if cluster.IsForbidden(err) {
+		f.once("why there is no pod yet cannot be told: this user may not list events")
+		return nil, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	for _, e := range events {
+		if e.Reason != "FailedCreate" {
+			continue
+		}
+		text := strings.TrimPrefix(e.Message, "Error creating: ")
+		if _, after, ok := strings.Cut(text, " is forbidden: "); ok {
+			text = after
+		}
+		wait, hint := refusal(text)
+		if !wait {
+			return &ending{err: &diag.Error{What: "the cluster refuses the pod: " + text, Hint: hint}}, nil
+		}
+		f.once("the pod waits: " + text + "; " + hint)
+	}
+	return nil, nil
+}
+
+// refusal says whether a pod that was refused may be taken later, and what to do.
+func refusal(text string) (wait bool, hint string) {
+	switch {
+	case strings.Contains(text, "exceeded quota") && !neverFits(text):
+		return true, "it is made when other pods of the namespace have ended"
+	case strings.Contains(text, "exceeded quota"):
+		return false, "Ask for less with --cpu, --memory or --storage, or have the namespace's ResourceQuota raised."
+	case strings.Contains(text, "failed quota"):
+		return false, "Give what the quota wants to be said: --cpu, --memory and --storage."
+	case strings.Contains(text, "violates PodSecurity"):
+		return false, "Leave out of --pod-template what the namespace's Pod Security Standard does not allow."
+	case strings.Contains(text, "usage per Container"), strings.Contains(text, "usage per Pod"):
+		return false, "Stay within the namespace's LimitRange with --cpu, --memory and --storage."
+	case strings.Contains(text, "service account"):
+		return true, "the service account has to be created: name one that exists with --service-account"
+	case strings.Contains(text, "denied the request"), strings.Contains(text, "forbidden"), strings.Contains(text, "not allowed"), strings.Contains(text, "Invalid value"):
+		return false, "Change what the cluster's policy refuses with --pod-template, or use another namespace."
+	}
+	return true, "the cluster tries again"
+}

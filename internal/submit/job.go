@@ -1,0 +1,292 @@
+package submit
+
+import (
+	"crypto/rand"
+	"fmt"
+	"maps"
+	"path"
+	"slices"
+	"strings"
+
+	batchv1 "k8s.io/api/batch/v1"
+	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/api/resource"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"hako/internal/diag"
+)
+
+// The names within a pod.
+const (
+	// Container is the name of the container that builds.
+	Container = "executor"
+	workDir   = "/tmp"
+	configDir = "/hako/docker"
+	// resultFile gets what the build made: the kubelet hands its text on, with the pod's status.
+	resultFile = "/dev/termination-log"
+	configKey  = corev1.DockerConfigJsonKey
+)
+
+// Annotations and labels of a Job.
+const (
+	contextAnnotation = "hako.dev/context"
+	labelName         = "app.kubernetes.io/name"
+	labelManaged      = "app.kubernetes.io/managed-by"
+)
+
+// The defaults. A limit is always set: a pod without one takes others of its node with it.
+const (
+	defaultCPURequest     = "250m"
+	defaultMemory         = "2Gi"
+	defaultMemoryRequest  = "256Mi"
+	defaultStorage        = "20Gi"
+	defaultStorageRequest = "1Gi"
+)
+
+// user is whom the pod runs as: any but root will do.
+const user = 1000
+
+// retries is how often a pod that was ended by a signal is made again. Disruptions that the cluster knows as such do not count.
+const retries = 2
+
+// The exit codes of a pod that was deleted, or whose process was killed: 128 plus SIGKILL and SIGTERM.
+const (
+	exitKilled     = 137
+	exitTerminated = 143
+)
+
+// newJob makes the Job. context is the place of the context for the pod.
+func newJob(r *Request, name, context string) (*batchv1.Job, error) {
+	pod, err := podTemplate(r, name, context)
+	if err != nil {
+		return nil, err
+	}
+	labels := labelsOf(r)
+	backoff := int32(retries)
+	j := &batchv1.Job{
+		TypeMeta:   metav1.TypeMeta{APIVersion: "batch/v1", Kind: "Job"},
+		ObjectMeta: metav1.ObjectMeta{Name: name, Labels: labels},
+		Spec: batchv1.JobSpec{
+			BackoffLimit: &backoff, PodFailurePolicy: failurePolicy(), Template: *pod,
+		},
+	}
+	if !r.PassContext {
+		j.Annotations = map[string]string{contextAnnotation: context}
+	}
+	if r.Job.Timeout > 0 {
+		seconds := max(1, int64(r.Job.Timeout.Seconds()))
+		j.Spec.ActiveDeadlineSeconds = &seconds
+	}
+	if r.Job.TTL >= 0 {
+		seconds := int32(min(r.Job.TTL.Seconds(), 1<<31-1))
+		j.Spec.TTLSecondsAfterFinished = &seconds
+	}
+	return j, nil
+}
+
+// failurePolicy makes a pod again that was disturbed, and none whose build failed.
+func failurePolicy() *batchv1.PodFailurePolicy {
+	container := Container
+	return &batchv1.PodFailurePolicy{Rules: []batchv1.PodFailurePolicyRule{
+		{
+			Action:          batchv1.PodFailurePolicyActionIgnore,
+			OnPodConditions: []batchv1.PodFailurePolicyOnPodConditionsPattern{{Type: corev1.DisruptionTarget, Status: corev1.ConditionTrue}},
+		},
+		{
+			Action: batchv1.PodFailurePolicyActionFailJob,
+			OnExitCodes: &batchv1.PodFailurePolicyOnExitCodesRequirement{
+				ContainerName: &container, Operator: batchv1.PodFailurePolicyOnExitCodesOpNotIn, Values: []int32{0, exitKilled, exitTerminated},
+			},
+		},
+	}}
+}
+
+func labelsOf(r *Request) map[string]string {
+	out := map[string]string{labelName: "hako-build", labelManaged: "hako"}
+	maps.Copy(out, r.Job.Labels)
+	return out
+}
+
+// podTemplate makes the pod. It satisfies the Pod Security Standard "restricted", unless the user's template changes that.
+func podTemplate(r *Request, name, context string) (*corev1.PodTemplateSpec, error) {
+	limits, err := resources(&r.Job)
+	if err != nil {
+		return nil, err
+	}
+	storage := limits.Limits[corev1.ResourceEphemeralStorage]
+	id, yes, no := int64(user), true, false
+	c := corev1.Container{
+		Name: Container, Image: r.Job.Image, Args: arguments(r, context),
+		Resources: *limits,
+		SecurityContext: &corev1.SecurityContext{
+			AllowPrivilegeEscalation: &no, ReadOnlyRootFilesystem: &yes, Capabilities: &corev1.Capabilities{Drop: []corev1.Capability{"ALL"}},
+		},
+		VolumeMounts:             []corev1.VolumeMount{{Name: "work", MountPath: workDir}},
+		TerminationMessagePath:   resultFile,
+		TerminationMessagePolicy: corev1.TerminationMessageReadFile,
+	}
+	spec := corev1.PodSpec{
+		RestartPolicy: corev1.RestartPolicyNever, AutomountServiceAccountToken: &no,
+		NodeSelector: r.Job.NodeSelector, Tolerations: r.Job.Tolerations,
+		SecurityContext: &corev1.PodSecurityContext{
+			RunAsNonRoot: &yes, RunAsUser: &id, RunAsGroup: &id, FSGroup: &id, SeccompProfile: &corev1.SeccompProfile{Type: corev1.SeccompProfileTypeRuntimeDefault},
+		},
+		Volumes: []corev1.Volume{{Name: "work", VolumeSource: corev1.VolumeSource{EmptyDir: &corev1.EmptyDirVolumeSource{SizeLimit: &storage}}}},
+	}
+	if r.Job.ServiceAccount != "" {
+		spec.ServiceAccountName, spec.AutomountServiceAccountToken = r.Job.ServiceAccount, &yes
+	}
+	addSecrets(r, name, &c, &spec)
+	spec.Containers = []corev1.Container{c}
+	t := &corev1.PodTemplateSpec{ObjectMeta: metav1.ObjectMeta{Labels: labelsOf(r)}, Spec: spec}
+	if len(r.Job.Template) == 0 {
+		return t, nil
+	}
+	return mergeTemplate(t, r.Job.Template)
+}
+
+// arguments are those of the program in the pod. Secrets are never among them.
+func arguments(r *Request, context string) []string {
+	out := []string{"--log-format=json", "--metadata-file=" + resultFile}
+	if context != "" {
+		out = append(out, "--context="+context)
+	}
+	return append(out, r.Args...)
+}
+
+// resources are the limits. What the user says is a request, too, so that the pod is not put where it has no place.
+func resources(j *Job) (*corev1.ResourceRequirements, error) {
+	out := &corev1.ResourceRequirements{Requests: corev1.ResourceList{}, Limits: corev1.ResourceList{}}
+	for _, l := range []struct {
+		flag, given, limit, request string
+		name                        corev1.ResourceName
+	}{
+		{"--cpu", j.CPU, "", defaultCPURequest, corev1.ResourceCPU},
+		{"--memory", j.Memory, defaultMemory, defaultMemoryRequest, corev1.ResourceMemory},
+		{"--storage", j.Storage, defaultStorage, defaultStorageRequest, corev1.ResourceEphemeralStorage},
+	} {
+		if l.given != "" {
+			l.limit, l.request = l.given, l.given
+		}
+		for list, text := range map[*corev1.ResourceList]string{&out.Limits: l.limit, &out.Requests: l.request} {
+			if text == "" {
+				continue
+			}
+			q, err := resource.ParseQuantity(text)
+			if err != nil || q.Sign() <= 0 {
+				return nil, &diag.Error{What: fmt.Sprintf("%s %s is not a quantity", l.flag, text), Hint: "Write it as Kubernetes does: --cpu 2 --memory 4Gi --storage 20Gi."}
+			}
+			(*list)[l.name] = q
+		}
+	}
+	return out, nil
+}
+
+// addSecrets shows the container what is in Secrets.
+func addSecrets(r *Request, name string, c *corev1.Container, spec *corev1.PodSpec) {
+	const readable = int32(0o444)
+	add := func(volume, secret, dir string, items []corev1.KeyToPath) {
+		mode := readable
+		spec.Volumes = append(spec.Volumes, corev1.Volume{Name: volume, VolumeSource: corev1.VolumeSource{
+			Secret: &corev1.SecretVolumeSource{SecretName: secret, Items: items, DefaultMode: &mode},
+		}})
+		c.VolumeMounts = append(c.VolumeMounts, corev1.VolumeMount{Name: volume, MountPath: dir, ReadOnly: true})
+	}
+	config := []corev1.KeyToPath{{Key: configKey, Path: "config.json"}}
+	if r.Job.RegistrySecret != "" {
+		add("registry", r.Job.RegistrySecret, configDir, config)
+	} else if len(r.dockerConfig()) > 0 {
+		add("registry", name, configDir, config)
+	}
+	if r.Job.RegistrySecret != "" || len(r.dockerConfig()) > 0 {
+		c.Env = append(c.Env, corev1.EnvVar{Name: "DOCKER_CONFIG", Value: configDir})
+	}
+	var items []corev1.KeyToPath
+	for _, f := range r.Files {
+		if f.Name != configKey {
+			items = append(items, corev1.KeyToPath{Key: f.Name, Path: f.Name})
+		}
+	}
+	if len(items) > 0 {
+		add("files", name, FilesDir, items)
+	}
+	for i, kv := range r.Env {
+		c.Env = append(c.Env, corev1.EnvVar{Name: kv.Key, ValueFrom: &corev1.EnvVarSource{SecretKeyRef: &corev1.SecretKeySelector{
+			LocalObjectReference: corev1.LocalObjectReference{Name: name}, Key: envKey(i),
+		}}})
+	}
+}
+
+// envKey is where the i-th variable is in the Secret.
+func envKey(i int) string { return fmt.Sprintf("env-%d", i) }
+
+// dockerConfig is the config.json among the files, if there is one.
+func (r *Request) dockerConfig() []byte {
+	for _, f := range r.Files {
+		if f.Name == configKey {
+			return f.Data
+		}
+	}
+	return nil
+}
+
+// maxSecret is what a Secret may hold: Kubernetes' MaxSecretSize, 1 MiB.
+const maxSecret = 1 << 20
+
+// newSecret makes the Secret that goes with job, or none. It is deleted with the Job.
+func newSecret(r *Request, job *batchv1.Job) (*corev1.Secret, error) {
+	data, size := map[string][]byte{}, 0
+	for _, f := range r.Files {
+		data[f.Name] = f.Data
+		size += len(f.Data)
+	}
+	for i, kv := range r.Env {
+		data[envKey(i)] = []byte(kv.Value)
+		size += len(kv.Value)
+	}
+	if len(data) == 0 {
+		return nil, nil //nolint:nilnil // there is nothing to keep secret
+	}
+	if size > maxSecret {
+		return nil, &diag.Error{
+			What: fmt.Sprintf("secrets, Dockerfile and certificates have %d bytes, and a Secret of Kubernetes holds %d", size, maxSecret),
+			Hint: "Put large files into the context, or into a volume that --pod-template adds.",
+		}
+	}
+	yes := true
+	kind := corev1.SecretTypeOpaque
+	if len(r.dockerConfig()) > 0 {
+		kind = corev1.SecretTypeDockerConfigJson
+	}
+	return &corev1.Secret{
+		TypeMeta: metav1.TypeMeta{APIVersion: "v1", Kind: "Secret"},
+		ObjectMeta: metav1.ObjectMeta{Name: job.Name, Labels: labelsOf(r), OwnerReferences: []metav1.OwnerReference{
+			{APIVersion: "batch/v1", Kind: "Job", Name: job.Name, UID: job.UID, Controller: &yes},
+		}},
+		Type: kind, Data: data, Immutable: &yes,
+	}, nil
+}
+
+// nameOf is a new name for a Job: it says what is built, and nobody else has it.
+func nameOf(r *Request) string {
+	title := r.Job.Title
+	if names := slices.Concat(r.Build.Outputs.Destinations, r.Build.Outputs.Repositories); title == "" && len(names) > 0 {
+		title, _, _ = strings.Cut(path.Base(names[0]), "@")
+		title, _, _ = strings.Cut(title, ":")
+	}
+	const longest = 40 // with what is added, pods' names stay below the 63 bytes of a host name
+	plain := strings.Map(func(c rune) rune {
+		switch {
+		case c >= 'a' && c <= 'z', c >= '0' && c <= '9':
+			return c
+		case c >= 'A' && c <= 'Z':
+			return c + 'a' - 'A'
+		}
+		return '-'
+	}, title)
+	if plain = strings.Trim(plain[:min(len(plain), longest)], "-"); plain != "" {
+		plain += "-"
+	}
+	const unique = 8
+	return "hako-" + plain + strings.ToLower(rand.Text()[:unique])
+}

@@ -1,0 +1,203 @@
+package submit
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/api/resource"
+
+	"hako/internal/cluster"
+	"hako/internal/diag"
+)
+
+// neverFits says of a quota's refusal ("exceeded quota: q, requested: a=1,b=2, used: …, limited: a=1,b=1") whether the pod would
+// be refused even if it were alone.
+func neverFits(text string) bool {
+	requested, limited := quantities(text, "requested: "), quantities(text, "limited: ")
+	for name, wanted := range requested {
+		if limit, ok := limited[name]; ok && wanted.Cmp(limit) > 0 {
+			return true
+		}
+	}
+	return false
+}
+
+func quantities(text, after string) map[string]resource.Quantity {
+	out := map[string]resource.Quantity{}
+	_, list, _ := strings.Cut(text, after)
+	list, _, _ = strings.Cut(list, ", ")
+	for _, pair := range strings.Split(list, ",") {
+		name, value, _ := strings.Cut(strings.TrimSpace(pair), "=")
+		if q, err := resource.ParseQuantity(value); err == nil {
+			out[name] = q
+		}
+	}
+	return out
+}
+
+// status is that of our container; nil before it is known.
+func status(p *corev1.Pod) *corev1.ContainerStatus {
+	for i := range p.Status.ContainerStatuses {
+		if s := &p.Status.ContainerStatuses[i]; s.Name == Container {
+			return s
+		}
+	}
+	return nil
+}
+
+func disturbed(p *corev1.Pod) (string, bool) {
+	for _, c := range p.Status.Conditions {
+		if c.Type == corev1.DisruptionTarget && c.Status == corev1.ConditionTrue {
+			return c.Message, true
+		}
+	}
+	return "", false
+}
+
+// pod returns the ending if this pod is the last one.
+func (f *follower) pod(p *corev1.Pod) *ending {
+	var over *corev1.ContainerStateTerminated
+	if s := status(p); s != nil {
+		over = s.State.Terminated
+	}
+	switch why, is := disturbed(p); {
+	case over != nil && over.ExitCode == 0:
+		return &ending{message: over.Message}
+	case is:
+		f.once(fmt.Sprintf("the pod %s was disturbed: %s; the cluster makes another, which %s", p.Name, why, f.goesOn()))
+		return nil
+	case p.Status.Phase == corev1.PodFailed && p.Status.Reason == "Evicted":
+		return &ending{err: &FailedError{1, &diag.Error{What: "the pod was evicted: " + p.Status.Message, Hint: "Give the build more room with --storage."}}}
+	case over == nil:
+		return nil
+	case over.Reason == "OOMKilled":
+		return &ending{err: &FailedError{int(over.ExitCode), &diag.Error{
+			What: "the pod was killed because it needs more memory than its limit of " + f.memory(p), Hint: "Give it more with --memory, or run fewer steps at a time with --jobs.",
+		}}}
+	case over.ExitCode == exitKilled, over.ExitCode == exitTerminated:
+		if l := f.logs[p.Name]; l != nil && l.failed() != nil && code(l.failed()) == int(over.ExitCode) {
+			break // it is the exit code of a step
+		}
+		f.once(fmt.Sprintf("the pod %s was ended with exit code %d; the cluster makes another, which %s", p.Name, over.ExitCode, f.goesOn()))
+		return nil
+	}
+	return &ending{err: &FailedError{Code: int(over.ExitCode)}, message: p.Name}
+}
+
+// code is the exit code in err, or 0.
+func code(err error) int {
+	if e := (interface{ ExitCode() int })(nil); errors.As(err, &e) {
+		return e.ExitCode()
+	}
+	return 0
+}
+
+func (f *follower) memory(p *corev1.Pod) string {
+	for _, c := range p.Spec.Containers {
+		if c.Name == Container {
+			return c.Resources.Limits.Memory().String()
+		}
+	}
+	return "the node"
+}
+
+func (f *follower) goesOn() string {
+	if f.req.Cached {
+		return "goes on with what is in the cache"
+	}
+	return "begins again, since there is no --cache"
+}
+
+// judge completes an ending with what the pod's log says of it.
+func (f *follower) judge(end *ending) *ending {
+	var failed *FailedError
+	if !errors.As(end.err, &failed) || failed.err != nil {
+		return end
+	}
+	if l := f.logs[end.message]; l != nil {
+		failed.err = l.failed()
+	}
+	if failed.err == nil {
+		failed.err = &diag.Error{What: fmt.Sprintf("the pod %s ended with exit code %d", end.message, failed.Code), Hint: "See what it wrote above; --executor-image has to be of this program's version."}
+	}
+	return end
+}
+
+// troubles tells why a pod does not run yet. An error ends the build.
+func (f *follower) troubles(ctx context.Context, p *corev1.Pod) error {
+	for _, c := range p.Status.Conditions {
+		if c.Type == corev1.PodScheduled && c.Status == corev1.ConditionFalse && c.Reason == corev1.PodReasonUnschedulable {
+			f.once("the pod waits for a node: " + c.Message + "; if none comes, ask for less with --cpu, --memory and --storage, or change --node-selector and --toleration")
+		}
+		if c.Type == corev1.PodReady && c.Status == corev1.ConditionFalse && c.Reason == "NodeLost" || p.Status.Reason == "NodeLost" {
+			f.once("the node " + p.Spec.NodeName + " does not answer; if it does not come back, the cluster makes another pod, which " + f.goesOn())
+		}
+	}
+	s := status(p)
+	if s == nil || s.State.Waiting == nil {
+		return nil
+	}
+	w := s.State.Waiting
+	switch w.Reason {
+	case "InvalidImageName", "ErrImageNeverPull", "CreateContainerConfigError":
+		return f.waited(p, w, time.Duration(0))
+	case "ErrImagePull", "ImagePullBackOff":
+		patience := imagePatience
+		if slices.ContainsFunc([]string{"not found", "unauthorized", "denied", "forbidden"}, func(word string) bool { return strings.Contains(strings.ToLower(w.Message), word) }) {
+			patience = 0
+		}
+		return f.waited(p, w, patience)
+	case "CreateContainerError", "RunContainerError":
+		return f.waited(p, w, imagePatience)
+	}
+	return f.sandbox(ctx, p)
+}
+
+// waited is an error when a pod has been in trouble for as long as patience.
+func (f *follower) waited(p *corev1.Pod, w *corev1.ContainerStateWaiting, patience time.Duration) error {
+	now := f.env.Build.Now()
+	first, ok := f.since[p.Name]
+	if !ok {
+		f.since[p.Name], first = now, now
+	}
+	if patience > 0 && now.Sub(first) < patience {
+		f.once("the pod does not start yet: " + w.Message)
+		return nil
+	}
+	if strings.Contains(w.Reason, "Image") {
+		image := ""
+		for _, c := range p.Spec.Containers {
+			if c.Name == Container {
+				image = c.Image
+			}
+		}
+		return &diag.Error{
+			What: "the node cannot pull the executor image " + image + ": " + w.Message,
+			Hint: "Correct --executor-image, or give the pod imagePullSecrets with --pod-template or --service-account.",
+		}
+	}
+	return &diag.Error{What: "the container cannot start: " + w.Reason + ": " + w.Message, Hint: "Correct --pod-template, or see kubectl describe pod --namespace " + f.env.Cluster.Namespace + " " + p.Name}
+}
+
+// sandbox tells what keeps a pod from starting that only events say: volumes that are missing, networks that fail.
+func (f *follower) sandbox(ctx context.Context, p *corev1.Pod) error {
+	const unusual = 10 * time.Second
+	if f.env.Build.Now().Sub(p.CreationTimestamp.Time) < unusual {
+		return nil
+	}
+	events, err := f.env.Cluster.Events(ctx, string(p.UID))
+	if cluster.IsForbidden(err) {
+		return nil
+	}
+	for _, e := range events {
+		if e.Type == corev1.EventTypeWarning {
+			f.once("the pod does not start yet: " + e.Message)
+		}
+	}
+	return err
+}

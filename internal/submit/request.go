@@ -1,0 +1,112 @@
+// Package submit runs one build as a Kubernetes Job: it sends the context to a registry, makes the Job, shows what happens in
+// its pod as if it happened here, and brings the result's digest and the exit code back. Placing, limiting and repeating is left
+// to the cluster: a pod that was disturbed is made again by the Job controller, and followed on.
+package submit
+
+import (
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+
+	"hako/internal/build"
+	"hako/internal/cluster"
+	"hako/internal/diag"
+	"hako/internal/output"
+)
+
+// Request is one build as a Job.
+type Request struct {
+	// Build is the build as it would be here. Of it count: the context, which is sent unless PassContext says that the pod gets
+	// it by itself; what is said of registries, for that and for credentials; and of the outputs the files that tell of the
+	// result, which are written here.
+	Build       build.Request
+	PassContext bool
+	// ContextRepository is where a context is sent; empty means the repository of the first destination.
+	ContextRepository string
+	// Args are the pod's, but for the context and for what this package needs itself.
+	Args []string
+	// Files are seen in the pod below FilesDir. Env are variables there. Both are kept in a Secret.
+	Files []File
+	Env   []build.KeyValue
+	// CredentialsFor are repositories and hosts that the pod gets this user's credentials for.
+	CredentialsFor []string
+	// Cached says that a second pod goes on where a first one was disturbed, for messages.
+	Cached bool
+	Job    Job
+	// Detach says to return when there is a Job.
+	Detach bool
+}
+
+// File is a small file for the pod.
+type File struct {
+	// Name has no slash.
+	Name string
+	Data []byte
+}
+
+// FilesDir is where a pod sees Request.Files.
+const FilesDir = "/hako/files"
+
+// Job says how the Job is made. The zero value is valid but for Image.
+type Job struct {
+	// Name is the Job's; empty means a new one from Title, which may be any text.
+	Name, Title string
+	// Image is the executor's.
+	Image string
+	// ServiceAccount is the pod's, whose token it gets; with none it gets no token. RegistrySecret is a Secret of the type
+	// kubernetes.io/dockerconfigjson to take credentials from, in place of this user's.
+	ServiceAccount, RegistrySecret string
+	NodeSelector                   map[string]string
+	Tolerations                    []corev1.Toleration
+	// CPU, Memory and Storage are limits as Kubernetes writes them, and requests at the same time; empty means defaults.
+	CPU, Memory, Storage string
+	// Template is a Pod or PodTemplate as YAML or JSON, merged onto the pod.
+	Template []byte
+	// Timeout bounds the whole Job, waiting included; 0 is no bound. TTL is how long it is kept when it has ended; negative
+	// means for ever.
+	Timeout, TTL time.Duration
+	// Labels are set on the Job and its pods.
+	Labels map[string]string
+}
+
+// Env is the world of a submitted build.
+type Env struct {
+	Cluster *cluster.Client
+	// Build is the world of what is done here; its Events get what happens in the pod, too.
+	Build build.Env
+}
+
+// Result is what became of a build.
+type Result struct {
+	// Job is its name. Of a detached build nothing else is known.
+	Job string
+	// Made tells of the image; its Top is zero if there is none.
+	Made output.Described
+}
+
+// FailedError is a build that failed in its pod.
+type FailedError struct {
+	// Code is the exit code, at least 1.
+	Code int
+	err  error
+}
+
+// Error is what the build said.
+func (e *FailedError) Error() string { return e.err.Error() }
+
+// Unwrap returns it.
+func (e *FailedError) Unwrap() error { return e.err }
+
+// ExitCode is the pod's.
+func (e *FailedError) ExitCode() int { return e.Code }
+
+// validate refuses what cannot be.
+func (r *Request) validate() error {
+	if r.Job.Image == "" {
+		return &diag.Error{
+			What: "it is not said which image the pod runs",
+			Hint: "Give --executor-image, or set HAKO_EXECUTOR_IMAGE to the executor image of this version in your registry.",
+		}
+	}
+	return nil
+}

@@ -1,0 +1,225 @@
+package submit
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"hako/internal/build"
+	"hako/internal/cluster"
+	"hako/internal/contextartifact"
+	"hako/internal/diag"
+	"hako/internal/event"
+	"hako/internal/output"
+	"hako/internal/registry"
+)
+
+// Build runs one build as a Job, and returns when it has ended, or, if it is detached, when there is a Job. That the build failed
+// is a *FailedError. When ctx ends, the Job is deleted and Build returns ctx's cause. Several may run at the same time.
+func Build(ctx context.Context, env Env, req Request) (_ *Result, err error) {
+	if err := req.validate(); err != nil {
+		return nil, err
+	}
+	if req.Job.Name == "" {
+		req.Job.Name = nameOf(&req)
+	}
+	s := &submitted{env: env, req: &req, name: req.Job.Name}
+	if err := s.prepare(ctx); err != nil {
+		return nil, errors.Join(err, s.forget(ctx))
+	}
+	if err := s.create(ctx); err != nil {
+		return nil, errors.Join(err, s.cancel(ctx), s.forget(ctx))
+	}
+	s.say("created the Job " + s.name + " in namespace " + env.Cluster.Namespace)
+	if req.Detach {
+		return &Result{Job: s.name}, nil
+	}
+	made, err := follow(ctx, s)
+	return s.end(ctx, made, err)
+}
+
+// Attach follows a Job that another call has made and left: Build does with Detach. Of req count the registries and the files to
+// write. When ctx ends, the Job goes on.
+func Attach(ctx context.Context, env Env, name string, req Request) (*Result, error) {
+	s := &submitted{env: env, req: &req, name: name, attached: true}
+	job, err := env.Cluster.Job(ctx, name)
+	if err != nil {
+		return nil, err
+	}
+	s.context = job.Annotations[contextAnnotation]
+	made, err := follow(ctx, s)
+	if ctx.Err() != nil {
+		s.say("the Job " + name + " goes on; attach again, or end it with: kubectl delete job --namespace " + env.Cluster.Namespace + " " + name)
+		return nil, context.Cause(ctx)
+	}
+	return s.end(ctx, made, err)
+}
+
+// submitted is a Job and what belongs to it.
+type submitted struct {
+	env  Env
+	req  *Request
+	name string
+	// context is the place of a context that was sent, with its scheme; empty if none was.
+	context  string
+	attached bool
+}
+
+func (s *submitted) say(text string) { s.env.Build.Events.Emit(event.Info{Message: text}) }
+
+func (s *submitted) warn(text string) { s.env.Build.Events.Emit(event.Warning{Message: text}) }
+
+// prepare gathers credentials and sends the context.
+func (s *submitted) prepare(ctx context.Context) error {
+	r := s.req
+	if r.Job.RegistrySecret == "" && len(r.CredentialsFor) > 0 {
+		config, err := build.DockerConfig(ctx, s.env.Build, r.Build.Registry, r.CredentialsFor)
+		if err != nil {
+			return err
+		}
+		if config != nil {
+			r.Files = append(r.Files, File{configKey, config})
+		}
+	}
+	// What cannot be made is found before anything is sent.
+	if _, err := newJob(r, s.name, ""); err != nil {
+		return err
+	}
+	if r.PassContext {
+		return nil
+	}
+	to := r.ContextRepository
+	if o := r.Build.Outputs; to == "" && len(o.Destinations) > 0 {
+		ref, err := registry.ParseReference(o.Destinations[0])
+		if err != nil {
+			return err
+		}
+		to = ref.Context().Name()
+	}
+	if to == "" {
+		return &diag.Error{What: "it is not said where the context can be sent to", Hint: "Give --context-repo, or a --destination whose registry takes it."}
+	}
+	req := r.Build
+	req.Compression, req.CompressionLevel = "zstd", 0 // what is said of compression is about the image's layers
+	pushed, err := build.PushContextOnce(ctx, s.env.Build, req, to, s.name)
+	if err != nil {
+		return err
+	}
+	s.context = contextartifact.Scheme + pushed.Reference
+	return nil
+}
+
+// create makes the Job, and then the Secret that goes with it: the kubelet waits for that.
+func (s *submitted) create(ctx context.Context) error {
+	place := s.context
+	if s.req.PassContext {
+		place = s.req.Build.Context
+	}
+	job, err := newJob(s.req, s.name, place)
+	if err != nil {
+		return err
+	}
+	made, err := s.env.Cluster.CreateJob(ctx, job)
+	if err != nil {
+		return err
+	}
+	secret, err := newSecret(s.req, made)
+	if err != nil || secret == nil {
+		return err
+	}
+	return s.env.Cluster.CreateSecret(ctx, secret)
+}
+
+// cleanupTime is how long cleaning up may take: longer than the pod's grace period.
+const cleanupTime = 45 * time.Second
+
+// cancel deletes the Job, and waits until its pods are gone.
+func (s *submitted) cancel(ctx context.Context) error {
+	ctx, stop := context.WithTimeout(context.WithoutCancel(ctx), cleanupTime)
+	defer stop()
+	err := s.env.Cluster.DeleteJob(ctx, s.name)
+	for err == nil {
+		_, err = s.env.Cluster.Job(ctx, s.name)
+		if err == nil {
+			err = pause(ctx, interval)
+		}
+	}
+	if cluster.IsNotFound(err) {
+		return nil
+	}
+	return &diag.Error{
+		What: "delete the Job " + s.name, Cause: err,
+		Hint: "See to it by hand: kubectl delete job --namespace " + s.env.Cluster.Namespace + " " + s.name,
+	}
+}
+
+// pause waits, or returns ctx's cause.
+func pause(ctx context.Context, d time.Duration) error {
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-t.C:
+		return nil
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
+}
+
+// forget deletes what was made for this build only: the Secret, and the context. That it cannot be is no failure of the build.
+func (s *submitted) forget(ctx context.Context) error {
+	ctx, stop := context.WithTimeout(context.WithoutCancel(ctx), cleanupTime)
+	defer stop()
+	if err := s.env.Cluster.DeleteSecret(ctx, s.name); err != nil {
+		s.env.Build.Events.Emit(event.Debug{Message: err.Error() + "; it is deleted with the Job"})
+	}
+	if s.context == "" {
+		return nil
+	}
+	err := build.DeleteContext(ctx, s.env.Build, s.req.Build.Registry, s.context[len(contextartifact.Scheme):])
+	switch {
+	case errors.Is(err, registry.ErrNoDelete):
+		s.env.Build.Events.Emit(event.Debug{Message: "the context stays at " + s.context + ": " + err.Error()})
+	case err != nil:
+		s.warn("the context stays at " + s.context + ": " + err.Error())
+	}
+	return nil
+}
+
+// end cleans up and writes the files that tell of the result.
+func (s *submitted) end(ctx context.Context, made *ending, err error) (*Result, error) {
+	if err == nil {
+		err = made.err
+	}
+	if err != nil && (made == nil || !made.jobEnded) {
+		if ctx.Err() != nil {
+			s.say("cancelling the Job " + s.name)
+		}
+		err = errors.Join(err, s.cancel(ctx))
+	}
+	if ferr := s.forget(ctx); err != nil || ferr != nil {
+		return nil, errors.Join(err, ferr)
+	}
+	return s.result(ctx, made)
+}
+
+// result reads what the pod tells of the image.
+func (s *submitted) result(ctx context.Context, made *ending) (*Result, error) {
+	out := &Result{Job: s.name}
+	d, err := output.ReadMetadata([]byte(made.message))
+	if err != nil {
+		return nil, &diag.Error{
+			What: "the build succeeded, but its pod does not tell the image's digest", Cause: err,
+			Hint: "Let --executor-image be of the same version as this program.",
+		}
+	}
+	out.Made = d
+	req := s.req.Build
+	if o := &req.Outputs; s.attached && len(o.Destinations)+len(o.Names)+len(o.Repositories) == 0 {
+		o.Destinations = d.Names
+	}
+	if err := build.WriteFiles(ctx, s.env.Build, req, d); err != nil {
+		return nil, fmt.Errorf("the image was made: %w", err)
+	}
+	return out, nil
+}
