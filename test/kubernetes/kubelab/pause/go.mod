@@ -1,0 +1,2 @@
+module hako/test/kubernetes/kubelab/pause
+go 1.26
