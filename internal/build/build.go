@@ -38,6 +38,8 @@ func Build(ctx context.Context, env Env, req Request) (_ *Result, err error) {
 		return nil, err
 	}
 	defer func() { err = errors.Join(err, b.close()) }()
+	ctx, unwatch := b.room.watch(ctx)
+	defer unwatch()
 	graphs, err := b.prepare(ctx)
 	if err != nil {
 		return nil, err

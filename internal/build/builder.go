@@ -45,6 +45,7 @@ type builder struct {
 	context *buildcontext.Context
 	source  *contextsource.Source // what context is made of
 	dir     *workdir.Dir
+	room    room
 	store   *blob.Store
 	client  *registry.Client
 	bases   *imagesource.Source
@@ -100,7 +101,7 @@ func open(ctx context.Context, env Env, req Request) (_ *builder, err error) {
 	b.engine, err = choice.New(choice.Options{
 		Mode:      choice.Mode(req.Sandbox),
 		DataDir:   b.stepDir,
-		UpperFile: func() (*os.File, error) { return b.dir.ExecFile("upper") },
+		UpperFile: func() (*os.File, error) { return b.dir.Lend("upper") },
 		Chosen:    func(text string) { env.Events.Emit(event.Info{Message: text}) },
 		Crashed: func(c *child.CrashError) {
 			env.Events.Emit(event.Warning{Message: "the sandbox ended, a step is tried again: " + c.How})
@@ -127,6 +128,7 @@ func (b *builder) stepDir() (string, error) {
 			return "", err
 		}
 		b.steps = other
+		b.room.add(other)
 		if other.Path() != "" {
 			place = other
 		}
@@ -209,6 +211,8 @@ func (b *builder) openFetchers() (err error) {
 		return err
 	}
 	b.closers = append(b.closers, b.dir.Close)
+	b.room.limit = b.req.WorkDirBytes
+	b.room.add(b.dir)
 	if b.store, err = blob.New(b.dir); err != nil {
 		return err
 	}
@@ -313,7 +317,7 @@ func (b *builder) maker() *maker {
 		opts = layer.WriteOptions{Compression: layer.Uncompressed, Docker: true}
 	}
 	opts.Digests = b.cache != nil
-	m := &maker{store: b.store, dir: b.dir, opts: opts, life: b.life, latest: b.latest}
+	m := &maker{store: b.store, dir: b.dir, opts: opts, life: b.life, latest: b.latest, room: &b.room}
 	if b.sendsAhead() {
 		m.ahead = b.output.Stream
 	}

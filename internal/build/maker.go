@@ -26,6 +26,7 @@ type maker struct {
 	ahead func(output.Growing) (*output.Stream, error)
 	// latest, if not nil, is the time that no file of a layer may be younger than.
 	latest *time.Time
+	room   *room // nil if nobody counts
 }
 
 var _ solve.Maker = (*maker)(nil)
@@ -61,6 +62,11 @@ func (m *maker) Make(ctx context.Context, changes layer.Changes, o solve.MakeOpt
 	}
 	if _, _, err = w.Commit(written.Digest); err != nil {
 		return solve.Layer{}, err
+	}
+	if m.room != nil {
+		if err := m.room.check(); err != nil {
+			return solve.Layer{}, err
+		}
 	}
 	dst.stream.Finish(written.Digest)
 	out := solve.Layer{Descriptor: written.Descriptor, Source: rootfs.Source{DiffID: written.DiffID}}

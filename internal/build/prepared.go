@@ -19,6 +19,7 @@ func (b *builder) openPrepared() []*prepared.Store {
 		out = append(out, b.volume(stop))
 	}
 	if dir := b.sharedDir(); dir != "" {
+		b.room.share(dir)
 		out = append(out, prepared.Open(prepared.Options{Dir: dir, LimitBytes: b.req.Bases.LimitBytes, Own: true}))
 	}
 	for _, s := range out {

@@ -68,6 +68,8 @@ type Request struct {
 	CacheMounts CacheMounts
 	// WorkDir is where state lives; empty means to find a place.
 	WorkDir string
+	// WorkDirBytes is how much room the work directory may take before the build fails; 0 means no limit.
+	WorkDirBytes int64
 	// Format is "docker" or "oci"; empty leaves the choice to the base image, unless something needs OCI's.
 	Format string
 	// Annotations are put on the documents of the image; they need OCI's format.

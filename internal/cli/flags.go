@@ -198,6 +198,7 @@ func cacheFlags() []flag {
 func kanikoFlags() []flag {
 	return []flag{
 		{name: "kaniko-dir", kind: stringKind, help: "directory for the builder's own files; found by trying if not given", forks: "GCO", status: used},
+		{name: "work-dir-size", kind: stringKind, help: "what a build's own files may take before it fails with the line of the step, as 8g or as Kubernetes gives limits.ephemeral-storage; no limit if not given", forks: "H", status: used},
 		{name: "force", kind: boolKind, def: "false", help: "build outside a container", forks: "GCO", status: noEffect, why: "building outside a container is safe and needs no flag"},
 	}
 }

@@ -51,7 +51,7 @@ func (c *command) request(vs *values, operands []string) (build.Request, error) 
 		errs = append(errs, fmt.Errorf("--shm-size: %w", err))
 	}
 	req.Cache, req.CacheMounts, err = cacheOf(vs)
-	errs = append(errs, err, c.mounts(vs, &req), takeGit(vs, &req), takeBases(vs, &req), takeBinds(vs, &req))
+	errs = append(errs, err, c.workDirSize(vs, &req), c.mounts(vs, &req), takeGit(vs, &req), takeBases(vs, &req), takeBinds(vs, &req))
 	plan, err := c.outputPlan(vs)
 	if err != nil {
 		return req, errors.Join(append(errs, err)...)
@@ -96,6 +96,14 @@ func cacheOf(vs *values) (build.Cache, build.CacheMounts, error) {
 		}
 	}
 	return out, mounts, nil
+}
+
+// workDirSize reads how much room a build may take.
+func (c *command) workDirSize(vs *values, req *build.Request) (err error) {
+	if req.WorkDirBytes, err = sizeBytes(firstSet(vs.str("work-dir-size"), c.getenv("HAKO_WORK_DIR_SIZE"))); err != nil {
+		return fmt.Errorf("--work-dir-size: %w", err)
+	}
+	return nil
 }
 
 // takeBases reads the directory of base images: kaniko's, which needs --cache, or one that was asked for.

@@ -33,6 +33,7 @@ func builderVariables() []variable {
 		{name: "KANIKO_PRINT_PLAN", help: "a bool: print the plan before the build, to standard output", forks: "O"},
 		{name: "BUILDER_OUTPUT", help: "directory that gets a file images, with a JSON line for each pushed image (Google Cloud Build)", forks: "GCO"},
 		{name: "UPSTREAM_CLIENT_TYPE", help: "text that is added to the user agent", forks: "GCO"},
+		{name: "HAKO_WORK_DIR_SIZE", help: "as --work-dir-size", forks: "H"},
 		{name: "HAKO_SANDBOX", help: "as --sandbox", forks: "H"},
 		{name: "SOURCE_DATE_EPOCH", help: "as --source-date-epoch", forks: "D"},
 		{name: "SSH_AUTH_SOCK", help: "the agent of --ssh default", forks: "D"},

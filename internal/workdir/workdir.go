@@ -83,6 +83,7 @@ type Dir struct {
 	report     Report
 	data, exec *private
 	created    []string // directories that Open made, outermost first
+	handed     handed
 
 	closeOnce sync.Once
 	closeErr  error
@@ -168,17 +169,22 @@ func (d *Dir) File(name string) (*os.File, error) { return d.file(d.data, name) 
 // ExecFile is like File, but the file can be mapped executable.
 func (d *Dir) ExecFile(name string) (*os.File, error) { return d.file(d.exec, name) }
 
-func (d *Dir) file(p *private, name string) (*os.File, error) {
+func (d *Dir) file(p *private, name string) (f *os.File, err error) {
 	if p == nil {
-		return memfd(name)
+		f, err = memfd(name)
+	} else {
+		f, err = unnamedFile(p.path, name)
 	}
-	return unnamedFile(p.path, name)
+	if err == nil {
+		d.handed.add(f)
+	}
+	return f, err
 }
 
 // Close removes everything. Files that are still open stay readable. It is idempotent.
 func (d *Dir) Close() error {
 	d.closeOnce.Do(func() {
-		var errs []error
+		errs := []error{d.handed.keep(nil)}
 		if d.exec != nil && d.exec != d.data {
 			errs = append(errs, d.exec.remove(nil))
 		}
