@@ -86,7 +86,9 @@ func (f *follower) pod(p *corev1.Pod) *ending {
 		f.once(fmt.Sprintf("the pod %s was ended with exit code %d; the cluster makes another, which %s", p.Name, over.ExitCode, f.goesOn()))
 		return nil
 	}
-	return &ending{err: &FailedError{Code: int(over.ExitCode)}, message: p.Name}
+	// The Job's failure policy ends it, unless it takes the exit code for that of a pod which was killed.
+	known := over.ExitCode != exitKilled && over.ExitCode != exitTerminated
+	return &ending{err: &FailedError{Code: int(over.ExitCode)}, message: p.Name, jobEnded: known}
 }
 
 // code is the exit code in err, or 0.
