@@ -14,6 +14,7 @@ func TestKubernetes(t *testing.T) {
 		{"Small", testSmall},
 		{"Manifests", testManifests},
 		{"Kaniko", testKaniko},
+		{"Submit", testSubmit},
 		{"Debian", testDebian},
 	} {
 		t.Run(part.name, func(t *testing.T) { part.run(t, f) })
