@@ -41,7 +41,7 @@ func fates() map[string]fate {
 			"reproducible rewrite-timestamp single-snapshot squash-all provenance sbom attest sign insecure insecure-pull insecure-registry skip-tls-verify " +
 			"skip-tls-verify-pull skip-tls-verify-registry registry-mirror registry-map skip-default-registry-fallback push-retry image-download-retry " +
 			"push-by-digest push-ignore-immutable-tag-errors skip-push-permission-check credential-helpers jobs ignore-path cache no-cache cache-ttl cache-timeout cache-copy-layers " +
-			"cache-run-layers no-push-cache explain-cache cache-mounts-size cache-size bases-limit verbosity",
+			"cache-run-layers no-push-cache explain-cache cache-mounts-size cache-size bases-limit work-dir-size verbosity",
 		here:    "digest-file image-name-with-digest-file image-name-tag-with-digest-file metadata-file iidfile kaniko-dir log-format log-timestamp",
 		packed:  "context context-sub-path dockerfile bucket build-arg build-context secret no-push source-date-epoch sign-key registry-certificate registry-client-cert sandbox cache-key-file cache-repo cache-from cache-mounts",
 		refused: "ssh load tar-path oci-layout-path dryrun check call trace",
