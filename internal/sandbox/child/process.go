@@ -205,13 +205,6 @@ func (p *Process[Q, A]) Signal(s os.Signal) error { return p.cmd.Process.Signal(
 // Pid is the process ID, as the builder sees it.
 func (p *Process[Q, A]) Pid() int { return p.cmd.Process.Pid }
 
-// Waiting says how many requests have no response yet.
-func (p *Process[Q, A]) Waiting() int {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	return len(p.waiting)
-}
-
 // Close ends the child and waits for it. It may be called more than once.
 func (p *Process[Q, A]) Close() {
 	_ = p.wire.close() // the child ends when its socket does

@@ -23,8 +23,8 @@ import (
 	"hako/internal/tree"
 )
 
-// loops is a program that never ends, exits one that does nothing.
-func loops() []byte { return staticELF(machine, pauseCode()) }
+// loops is a program that writes a byte and never ends, exits one that does nothing.
+func loops() []byte { return staticELF(machine, append(writeCode(), pauseCode()...)) }
 func exits() []byte { return staticELF(machine, exitCode()) }
 
 // program is a layer that holds one executable, /run.
@@ -139,13 +139,15 @@ func TestCrashDuringAStepIsRetriedOnceAndReported(t *testing.T) {
 		crashes = append(crashes, c)
 	}})
 	lowers, _ := stackOf(t, loops())
-	done := make(chan error)
+	done, running := make(chan error), make(starts, 1)
+	step := runStep(lowers)
+	step.Stdout = running
 	go func() {
-		_, err := e.Run(t.Context(), runStep(lowers))
+		_, err := e.Run(t.Context(), step)
 		done <- err
 	}()
 	for range 2 {
-		e.waitForStep(t)
+		running.wait(t)
 		e.killChild(t)
 	}
 	err := <-done
@@ -160,18 +162,21 @@ func TestCrashDuringAStepIsRetriedOnceAndReported(t *testing.T) {
 	}
 }
 
-// waitForStep returns once a child is there and has a step to answer.
-func (e *Engine) waitForStep(t *testing.T) {
+// starts is the output of loops: it has an element for each time that it was started.
+type starts chan struct{}
+
+func (s starts) Write(p []byte) (int, error) {
+	s <- struct{}{}
+	return len(p), nil
+}
+
+// wait returns when loops runs once more.
+func (s starts) wait(t *testing.T) {
 	t.Helper()
-	for t.Context().Err() == nil {
-		if p := e.Child(); p != nil && p.Waiting() > 0 {
-			select {
-			case <-p.Gone(): // it was killed before, and nobody has taken notice yet
-			default:
-				return
-			}
-		}
-		time.Sleep(time.Millisecond) // there is no event to wait for from outside
+	select {
+	case <-s:
+	case <-t.Context().Done():
+		t.Fatal("the step does not run")
 	}
 }
 
@@ -179,12 +184,14 @@ func TestCloseEndsStepsAndEngine(t *testing.T) {
 	t.Parallel()
 	e := newEngine(t, Options{})
 	lowers, _ := stackOf(t, loops())
-	done := make(chan error)
+	done, running := make(chan error), make(starts, 1)
+	step := runStep(lowers)
+	step.Stdout = running
 	go func() {
-		_, err := e.Run(t.Context(), runStep(lowers))
+		_, err := e.Run(t.Context(), step)
 		done <- err
 	}()
-	e.waitForStep(t)
+	running.wait(t)
 	if err := e.Close(); err != nil {
 		t.Error(err)
 	}
