@@ -12,6 +12,7 @@ import (
 
 	"hako/internal/cluster"
 	"hako/internal/diag"
+	"hako/internal/web"
 )
 
 // A Job is looked at whenever the API server tells of a change, and at any rate every few seconds: what is done depends on how
@@ -112,7 +113,7 @@ func (f *follower) watch(ctx context.Context, wake chan<- struct{}) {
 		if err := f.env.Cluster.Watch(ctx, cluster.Pods, f.labels, changed); err != nil && !cluster.IsTemporary(err) {
 			return
 		}
-		_ = pause(ctx, interval) // the loop looks at ctx
+		_ = web.Sleep(ctx, interval) // the loop looks at ctx
 	}
 }
 

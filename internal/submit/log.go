@@ -13,6 +13,7 @@ import (
 	"hako/internal/cluster"
 	"hako/internal/event"
 	"hako/internal/ui"
+	"hako/internal/web"
 )
 
 // podLog is the log of a pod while it is read, over as many connections as it takes. Each line comes with its time, and a log can
@@ -95,7 +96,7 @@ func (f *follower) readAll(ctx context.Context, l *podLog) {
 			f.once("the log cannot be shown: " + err.Error())
 			return
 		}
-		_ = pause(ctx, interval) // the loop looks at ctx
+		_ = web.Sleep(ctx, interval) // the loop looks at ctx
 	}
 }
 

@@ -13,6 +13,7 @@ import (
 	"hako/internal/event"
 	"hako/internal/output"
 	"hako/internal/registry"
+	"hako/internal/web"
 )
 
 // Build runs one build as a Job, and returns when it has ended, or, if it is detached, when there is a Job. That the build failed
@@ -142,7 +143,7 @@ func (s *submitted) cancel(ctx context.Context) error {
 	for err == nil {
 		_, err = s.env.Cluster.Job(ctx, s.name)
 		if err == nil {
-			err = pause(ctx, interval)
+			err = web.Sleep(ctx, interval)
 		}
 	}
 	if cluster.IsNotFound(err) {
@@ -151,18 +152,6 @@ func (s *submitted) cancel(ctx context.Context) error {
 	return &diag.Error{
 		What: "delete the Job " + s.name, Cause: err,
 		Hint: "See to it by hand: kubectl delete job --namespace " + s.env.Cluster.Namespace + " " + s.name,
-	}
-}
-
-// pause waits, or returns ctx's cause.
-func pause(ctx context.Context, d time.Duration) error {
-	t := time.NewTimer(d)
-	defer t.Stop()
-	select {
-	case <-t.C:
-		return nil
-	case <-ctx.Done():
-		return context.Cause(ctx)
 	}
 }
 
