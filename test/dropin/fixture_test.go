@@ -133,14 +133,7 @@ func (f *fixture) dockerConfig() string {
 // newDir makes a directory below the fixture's that everybody may read.
 func (f *fixture) newDir(t *testing.T) string {
 	t.Helper()
-	dir, err := os.MkdirTemp(f.dir, "")
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := os.Chmod(dir, 0o755); err != nil {
-		t.Fatal(err)
-	}
-	return dir
+	return must[string](t)(lab.NewDir(f.dir))
 }
 
 // write makes a directory of files that everybody may read and, if their names end in .sh, run.

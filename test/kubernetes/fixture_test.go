@@ -166,11 +166,7 @@ func forward(c net.Conn, addr string) {
 // newDir makes a directory below the fixture's, readable by all.
 func (f *fixture) newDir(t *testing.T) string {
 	t.Helper()
-	dir := must[string](t)(os.MkdirTemp(f.dir, ""))
-	if err := os.Chmod(dir, 0o755); err != nil { //nolint:gosec // pods of any user read it
-		t.Fatal(err)
-	}
-	return dir
+	return must[string](t)(lab.NewDir(f.dir))
 }
 
 // writeFiles writes files, by their paths, into a new directory that everybody may read.

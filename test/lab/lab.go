@@ -90,6 +90,18 @@ func CacheDir() (string, error) {
 	return dir, nil
 }
 
+// NewDir makes a directory below another one that every user may read.
+func NewDir(below string) (string, error) {
+	dir, err := os.MkdirTemp(below, "")
+	if err != nil {
+		return "", fmt.Errorf("make a directory: %w", err)
+	}
+	if err := os.Chmod(dir, 0o755); err != nil { //nolint:gosec // containers and pods of any user read it
+		return "", fmt.Errorf("make a directory readable: %w", err)
+	}
+	return dir, nil
+}
+
 // ModuleRoot is the directory of go.mod above the current directory.
 func ModuleRoot() (string, error) {
 	dir, err := os.Getwd()

@@ -81,14 +81,7 @@ func (f *fixture) startRegistry(t *testing.T, user, password string) *lab.Regist
 // newDir makes a directory below the fixture's, readable by all.
 func (f *fixture) newDir(t *testing.T) string {
 	t.Helper()
-	dir, err := os.MkdirTemp(f.dir, "")
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := os.Chmod(dir, 0o755); err != nil {
-		t.Fatal(err)
-	}
-	return dir
+	return must[string](t)(lab.NewDir(f.dir))
 }
 
 // missing says what the tests need and this machine lacks.
