@@ -22,14 +22,22 @@ func Build(ctx context.Context, env Env, req Request) (_ *Result, err error) {
 	if err := req.validate(); err != nil {
 		return nil, err
 	}
-	if req.Job.Name == "" {
-		req.Job.Name = nameOf(&req)
-	}
 	s := &submitted{env: env, req: &req, name: req.Job.Name}
-	if err := s.prepare(ctx); err != nil {
-		return nil, errors.Join(err, s.forget(ctx))
+	if s.name == "" {
+		s.name = nameOf(&req)
+	} else if _, err := env.Cluster.Job(ctx, s.name); err == nil {
+		return nil, s.taken()
+	} else if !cluster.IsNotFound(err) {
+		return nil, err
 	}
-	if err := s.create(ctx); err != nil {
+	if err := s.prepare(ctx); err != nil {
+		return nil, err
+	}
+	err = s.create(ctx)
+	if cluster.IsExists(err) {
+		return nil, s.taken() // what has this name, the context too, belongs to the other
+	}
+	if err != nil {
 		return nil, errors.Join(err, s.cancel(ctx), s.forget(ctx))
 	}
 	s.say("created the Job " + s.name + " in namespace " + env.Cluster.Namespace)
@@ -65,6 +73,14 @@ type submitted struct {
 	// context is the place of a context that was sent, with its scheme; empty if none was.
 	context  string
 	attached bool
+}
+
+// taken says that there is a Job of the name already.
+func (s *submitted) taken() error {
+	return &diag.Error{
+		What: "there is a Job " + s.name + " in namespace " + s.env.Cluster.Namespace + " already",
+		Hint: "Follow it with --attach " + s.name + ", or give another --job-name.",
+	}
 }
 
 func (s *submitted) say(text string) { s.env.Build.Events.Emit(event.Info{Message: text}) }
