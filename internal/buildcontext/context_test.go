@@ -418,7 +418,7 @@ func TestSources(t *testing.T) {
 		{name: "missing", source: "none", want: "open build context none: no such file or directory"},
 		{name: "a file", source: "file", want: "open build context file: not a directory"},
 		{name: "none", want: "there is no build context"},
-		{name: "other scheme", source: "git://user:password@host/repo", want: "build context git://…: this kind of context is not supported yet"},
+		{name: "other scheme", source: "git://user:password@host/repo", want: "build context git://…: there is no such kind of context"},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {

@@ -156,7 +156,7 @@ func locate(o *Options) (string, error) {
 	if scheme, rest, ok := strings.Cut(source, "://"); ok {
 		if scheme != "dir" {
 			return "", &diag.Error{
-				What: fmt.Sprintf("%s %s://…: this kind of context is not supported yet", o.title(), scheme),
+				What: fmt.Sprintf("%s %s://…: there is no such kind of context", o.title(), scheme),
 				Hint: fmt.Sprintf("Give a directory with %s.", o.flag()),
 			}
 		}

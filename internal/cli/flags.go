@@ -21,8 +21,6 @@ const (
 	used status = iota + 1
 	// noEffect: the flag is accepted, and what it asks for is the case anyway; flag.why says why.
 	noEffect
-	// later: the flag is known, but any value other than its default is refused.
-	later
 )
 
 // flag is one row of the command line.

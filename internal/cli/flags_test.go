@@ -111,16 +111,6 @@ func TestEveryFlagOfKanikoIsTaken(t *testing.T) {
 	}
 }
 
-// TestNothingOfKanikosIsRefused holds that each flag of each fork works or has no effect for a reason.
-func TestNothingOfKanikosIsRefused(t *testing.T) {
-	t.Parallel()
-	for _, f := range flags() {
-		if f.status == later {
-			t.Errorf("--%s is refused", f.name)
-		}
-	}
-}
-
 func TestEveryVariableOfKanikoIsKnown(t *testing.T) {
 	t.Parallel()
 	for _, fork := range []string{"G", "C", "O"} {

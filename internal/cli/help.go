@@ -18,7 +18,6 @@ func usage(line string, kaniko bool) string {
 	}{
 		{"Flags", used},
 		{"Accepted, without effect because it is always so", noEffect},
-		{"Known, but not supported yet", later},
 	}
 	for _, s := range sections {
 		lines := ""
@@ -56,7 +55,7 @@ func reference() string {
 	b.WriteString("# Flags\n\nMade by `go test ./internal/cli -run TestReference -update` from the flag table in `internal/cli/flags.go`; do not edit.\n\n")
 	b.WriteString("Flags of `hako build` and of `executor`. Multi flags are repeated, and each value is taken verbatim; bools are `--flag` or `--flag=true|false`.\n")
 	b.WriteString("Who has it: G GoogleContainerTools/kaniko, C chainguard-forks/kaniko, O osscontainertools/kaniko, D docker build, H only hako.\n")
-	b.WriteString("A flag that is not supported yet is refused unless it has its default value.\n\n")
+	b.WriteString("\n")
 	b.WriteString(flagTable(flags()))
 	b.WriteString("\n## Of hako submit\n\nThese, and those above but for what needs this machine; see [submit.md](submit.md).\n\n")
 	b.WriteString(flagTable(submitFlags()))
@@ -72,7 +71,7 @@ func flagTable(of []flag) string {
 		if f.short != "" {
 			name += ", `-" + f.short + "`"
 		}
-		here := map[status]string{used: "works", noEffect: "no effect: " + f.why, later: "not supported yet"}[f.status]
+		here := map[status]string{used: "works", noEffect: "no effect: " + f.why}[f.status]
 		if f.alias != "" {
 			here = "as `--" + f.alias + "`"
 		}

@@ -14,9 +14,6 @@ import (
 
 // request turns the flags, the one operand of "hako build" and the environment into a build.Request.
 func (c *command) request(vs *values, operands []string) (build.Request, error) {
-	if err := vs.unsupported(); err != nil {
-		return build.Request{}, err
-	}
 	req := build.Request{
 		Context: contextPlace(vs), ContextSubPath: vs.str("context-sub-path"), Dockerfile: vs.str("dockerfile"),
 		DryRun: vs.bool("dryrun"), NoCache: vs.bool("no-cache"),

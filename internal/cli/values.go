@@ -162,13 +162,3 @@ func (vs *values) duration(name string) time.Duration {
 	}
 	return d
 }
-
-// unsupported is the error of the first flag that asks for what does not exist yet.
-func (vs *values) unsupported() error {
-	for _, f := range flags() {
-		if f.status == later && !vs.byName[f.name].isDefault() {
-			return fmt.Errorf("--%s is not supported yet", f.name)
-		}
-	}
-	return nil
-}

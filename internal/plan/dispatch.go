@@ -214,7 +214,7 @@ func (p *planner) dispatch() error {
 		p.out.Config.Config.OnBuild = append(p.out.Config.Config.OnBuild, c.Expression)
 		return nil // no history entry, as in BuildKit
 	}
-	return fmt.Errorf("%s is not supported yet", strings.ToUpper(p.cmd.Name()))
+	return fmt.Errorf("there is no instruction %s", strings.ToUpper(p.cmd.Name()))
 }
 
 // config notes an instruction that makes no layer.
