@@ -10,10 +10,14 @@ import (
 	"hako/internal/solve"
 )
 
+// atOnce is how many layers are secured at the same time: each may be on its way from a registry, and needs memory for that.
+const atOnce = 8
+
 // secure makes sure that everything the cache gave for the results is there for good before any of them is written: an output
 // that has begun cannot be taken back. What is missing is an error that Is [blob.ErrLost].
 func (b *builder) secure(ctx context.Context, solved []*solve.Result) error {
 	g, ctx := errgroup.WithContext(ctx)
+	g.SetLimit(atOnce)
 	for _, r := range solved {
 		r.Layers = slices.Clone(r.Layers) // states share them
 		for i := range r.Layers {
