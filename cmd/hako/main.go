@@ -54,8 +54,16 @@ func run() int {
 	}
 	return cli.Main(ctx, cli.Env{
 		Environ: os.Environ(), Cwd: cwd, Stdin: os.Stdin, Stdout: os.Stdout, Stderr: os.Stderr,
-		Now: time.Now, Version: strings.TrimSpace(version),
+		Now: time.Now, Version: strings.TrimSpace(version), LastWords: lastWords(),
 	}, os.Args)
+}
+
+// lastWords is where the kubelet looks for why a container ended, if this is the container's own program.
+func lastWords() string {
+	if os.Getpid() != 1 {
+		return ""
+	}
+	return "/dev/termination-log" // Kubernetes' default terminationMessagePath
 }
 
 // untilSignal returns a context that the first SIGTERM or SIGINT cancels, with a cli.SignalError as its cause.

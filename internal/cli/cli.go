@@ -44,6 +44,8 @@ type Env struct {
 	Now func() time.Time
 	// Version is hako's own, as "v0.1.0".
 	Version string
+	// LastWords is a file that gets why the program failed, if it exists; empty means none, unless a flag names Kubernetes' own.
+	LastWords string
 }
 
 // command is one run of the program.
@@ -126,36 +128,17 @@ func (e *SignalError) Error() string { return "stopped by signal: " + e.Name }
 
 // fail reports err and returns the exit code.
 func (c *command) fail(ctx context.Context, root *cobra.Command, err error) int {
-	var usage usageError
-	var building buildError
-	var pushing pushError
-	var sending sendError
-	var checking checkError
-	var warming warmError
-	var submitting submitError
-	var stopped *SignalError
-	switch {
-	case errors.As(context.Cause(ctx), &stopped):
-		c.ui.Fail(ui.Failure{Prefix: "error building image: ", Err: stopped})
-		return 128 + stopped.Number
-	case errors.Is(err, errFound):
+	if errors.Is(err, errFound) {
 		return 1
-	case errors.As(err, &warming):
-		c.ui.Fail(ui.Failure{Prefix: "error warming the cache: ", Err: warming.error})
-	case errors.As(err, &checking):
-		c.ui.Fail(ui.Failure{Prefix: "error checking Dockerfile: ", Err: checking.error})
-	case errors.As(err, &pushing):
-		c.ui.Fail(ui.Failure{Prefix: "error pushing image: ", Err: pushing.error})
-	case errors.As(err, &sending):
-		c.ui.Fail(ui.Failure{Prefix: "error pushing context: ", Err: sending.error})
-	case errors.As(err, &submitting):
-		c.ui.Fail(ui.Failure{Prefix: "error building image: ", Err: submitting.error})
-	case errors.As(err, &building):
-		c.ui.Fail(ui.Failure{Prefix: "error building image: ", Err: building.error})
-	case errors.As(err, &usage):
-		c.ui.Fail(ui.Failure{Prefix: "Error: ", Err: usage.error, Advice: fmt.Sprintf("Run '%s --help' for usage.", c.called())})
-	default:
-		c.ui.Fail(ui.Failure{Prefix: "Error: ", Err: err})
+	}
+	stopped, f := (*SignalError)(nil), c.failure(err)
+	if errors.As(context.Cause(ctx), &stopped) {
+		f = ui.Failure{Prefix: "error building image: ", Err: stopped}
+	}
+	c.ui.Fail(f)
+	c.lastWords(f)
+	if stopped != nil {
+		return 128 + stopped.Number
 	}
 	var inPod *submit.FailedError
 	if errors.As(err, &inPod) {
@@ -166,6 +149,34 @@ func (c *command) fail(ctx context.Context, root *cobra.Command, err error) int 
 		return exit.ExitCode()
 	}
 	return 1
+}
+
+// failure is how err is told.
+func (c *command) failure(err error) ui.Failure {
+	var usage usageError
+	var building buildError
+	var pushing pushError
+	var sending sendError
+	var checking checkError
+	var warming warmError
+	var submitting submitError
+	switch {
+	case errors.As(err, &warming):
+		return ui.Failure{Prefix: "error warming the cache: ", Err: warming.error}
+	case errors.As(err, &checking):
+		return ui.Failure{Prefix: "error checking Dockerfile: ", Err: checking.error}
+	case errors.As(err, &pushing):
+		return ui.Failure{Prefix: "error pushing image: ", Err: pushing.error}
+	case errors.As(err, &sending):
+		return ui.Failure{Prefix: "error pushing context: ", Err: sending.error}
+	case errors.As(err, &submitting):
+		return ui.Failure{Prefix: "error building image: ", Err: submitting.error}
+	case errors.As(err, &building):
+		return ui.Failure{Prefix: "error building image: ", Err: building.error}
+	case errors.As(err, &usage):
+		return ui.Failure{Prefix: "Error: ", Err: usage.error, Advice: fmt.Sprintf("Run '%s --help' for usage.", c.called())}
+	}
+	return ui.Failure{Prefix: "Error: ", Err: err}
 }
 
 // buildError is a failure of the build itself, after the command line was understood.

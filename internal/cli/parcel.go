@@ -43,8 +43,8 @@ func fates() map[string]fate {
 			"push-by-digest push-ignore-immutable-tag-errors skip-push-permission-check credential-helpers jobs ignore-path cache no-cache cache-ttl cache-timeout cache-copy-layers " +
 			"cache-run-layers no-push-cache explain-cache cache-mounts-size cache-size bases-limit work-dir-size verbosity",
 		here:    "digest-file image-name-with-digest-file image-name-tag-with-digest-file metadata-file iidfile kaniko-dir log-format log-timestamp",
-		packed:  "context context-sub-path dockerfile bucket build-arg build-context secret no-push source-date-epoch sign-key registry-certificate registry-client-cert sandbox cache-key-file cache-repo cache-from cache-mounts",
-		refused: "ssh load tar-path oci-layout-path dryrun check call trace",
+		packed:  "context context-sub-path dockerfile bucket build-arg build-context secret ssh no-push source-date-epoch sign-key registry-certificate registry-client-cert sandbox cache-key-file cache-repo cache-from cache-mounts",
+		refused: "load tar-path oci-layout-path dryrun check call trace",
 		mounted: "cache-dir image cache-offline run-bind",
 	} {
 		for name := range strings.FieldsSeq(names) {
@@ -94,7 +94,7 @@ func (p *parcel) pack() error {
 		return &diag.Error{What: "--output writes to this machine, and the build runs in a pod", Hint: "Push the image with --destination and fetch it from there, or use hako build."}
 	}
 	p.environment()
-	return errors.Join(p.dockerfile(), p.caches(), p.contexts(), p.secrets(), p.certificates(), p.keys(), p.credentials())
+	return errors.Join(p.dockerfile(), p.caches(), p.contexts(), p.secrets(), p.agents(), p.certificates(), p.keys(), p.credentials())
 }
 
 // environment carries what variables say.

@@ -1,14 +1,18 @@
 package cli
 
 import (
+	"crypto/ed25519"
+	"encoding/pem"
 	"io"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
 	"github.com/spf13/pflag"
+	"golang.org/x/crypto/ssh"
 
 	"hako/internal/submit"
 )
@@ -40,6 +44,34 @@ func parseSubmit(t *testing.T, dir string, environ, args []string) (submit.Reque
 		t.Fatal(err)
 	}
 	return c.submitRequest(vs, set.Args())
+}
+
+// Keys go with the Secret, and are called by their agent's name.
+func TestSubmitCarriesKeys(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	_, private, err := ed25519.GenerateKey(nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	block, err := ssh.MarshalPrivateKey(private, "")
+	if err != nil {
+		t.Fatal(err)
+	}
+	text := pem.EncodeToMemory(block)
+	if err := os.WriteFile(filepath.Join(dir, "id"), text, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	req, err := parseSubmit(t, dir, []string{"SSH_AUTH_SOCK=/nowhere"}, []string{".", "-d", "r.example/app:1", "--ssh", "git=id"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if diff := cmp.Diff([]submit.File{{Name: "ssh-0-0", Data: text}}, req.Files); diff != "" {
+		t.Error(diff)
+	}
+	if !slices.Contains(req.Args, "--ssh=git=/hako/files/ssh-0-0") {
+		t.Error(req.Args)
+	}
 }
 
 // Nothing secret is in the arguments, and what is a file here is a file there.
@@ -78,7 +110,8 @@ func TestSubmitRefuses(t *testing.T) {
 	t.Parallel()
 	for line, want := range map[string]string{
 		"--tar-path x.tar":             "--tar-path needs this machine",
-		"--ssh default":                "--ssh needs this machine",
+		"--ssh default":                "--ssh default is an agent of this machine",
+		"--ssh a=.":                    "--ssh a: read key",
 		"--output type=local,dest=out": "--output writes to this machine",
 		"--cache-repo oci:/cache":      "is a directory, which a pod does not have",
 		"--cache-dir /cache":           "names what a pod does not have",

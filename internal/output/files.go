@@ -56,6 +56,18 @@ type metadata struct {
 	Name         string             `json:"image.name,omitempty"`
 }
 
+// terminationLog is the file of Kubernetes that ends up in a pod's status; maxTermination is how much of it does, in bytes: the end.
+const (
+	terminationLog = "/dev/termination-log"
+	maxTermination = 4096
+)
+
+// brief is the metadata without what has no bounds and is known to whoever asked for the build: names and annotations.
+func (m metadata) brief() ([]byte, error) {
+	m.Name, m.Descriptor.Annotations = "", nil
+	return json.Marshal(m)
+}
+
 // Described is what files tell of a result.
 type Described struct {
 	// Top is what a tag points to. Config is the digest of the image's configuration; it is empty for an index.
@@ -113,6 +125,11 @@ func (o *Output) writeMetadata(ctx context.Context, d Described) error {
 	data, err := json.MarshalIndent(m, "", "  ")
 	if err != nil {
 		return fmt.Errorf("write the metadata: %w", err)
+	}
+	if o.options.MetadataFile == terminationLog && len(data) > maxTermination {
+		if data, err = m.brief(); err != nil {
+			return fmt.Errorf("write the metadata: %w", err)
+		}
 	}
 	for _, f := range []struct{ path, text string }{{o.options.MetadataFile, string(data)}, {o.options.IIDFile, id.String()}} {
 		if f.path == "" {

@@ -29,9 +29,9 @@ const (
 
 // ending is how a Job ended.
 type ending struct {
-	// message is what the pod left in its termination log.
-	message string
-	err     error
+	// pod is the name of the last pod, and message what it left in its termination log.
+	pod, message string
+	err          error
 	// jobEnded says that the Job controller knows: nothing will be made again.
 	jobEnded bool
 }

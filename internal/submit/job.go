@@ -123,7 +123,8 @@ func podTemplate(r *Request, name, context string) (*corev1.PodTemplateSpec, err
 		},
 		VolumeMounts:             []corev1.VolumeMount{{Name: "work", MountPath: workDir}},
 		TerminationMessagePath:   resultFile,
-		TerminationMessagePolicy: corev1.TerminationMessageReadFile,
+		TerminationMessagePolicy: corev1.TerminationMessageFallbackToLogsOnError,
+		Env:                      []corev1.EnvVar{workDirSize()},
 	}
 	spec := corev1.PodSpec{
 		RestartPolicy: corev1.RestartPolicyNever, AutomountServiceAccountToken: &no,
@@ -145,6 +146,14 @@ func podTemplate(r *Request, name, context string) (*corev1.PodTemplateSpec, err
 	return mergeTemplate(t, r.Job.Template)
 }
 
+// workDirSize tells the build how much disk it may take, whatever the template makes of it: it fails with a sentence then, before
+// the kubelet evicts the pod.
+func workDirSize() corev1.EnvVar {
+	return corev1.EnvVar{Name: "HAKO_WORK_DIR_SIZE", ValueFrom: &corev1.EnvVarSource{
+		ResourceFieldRef: &corev1.ResourceFieldSelector{ContainerName: Container, Resource: "limits.ephemeral-storage"},
+	}}
+}
+
 // arguments are those of the program in the pod. Secrets are never among them.
 func arguments(r *Request, context string) []string {
 	out := []string{"--log-format=json", "--metadata-file=" + resultFile}
@@ -152,6 +161,20 @@ func arguments(r *Request, context string) []string {
 		out = append(out, "--context="+context)
 	}
 	return append(out, r.Args...)
+}
+
+// namesIn are the names that a Job gives its image, as its arguments have them.
+func namesIn(j *batchv1.Job) []string {
+	var out []string
+	for _, c := range j.Spec.Template.Spec.Containers {
+		for _, a := range c.Args {
+			flag, value, _ := strings.Cut(a, "=")
+			if c.Name == Container && (flag == "--destination" || flag == "--tag") {
+				out = append(out, value)
+			}
+		}
+	}
+	return out
 }
 
 // resources are the limits. What the user says is a request, too, so that the pod is not put where it has no place.

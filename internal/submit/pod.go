@@ -67,7 +67,7 @@ func (f *follower) pod(p *corev1.Pod) *ending {
 	}
 	switch why, is := disturbed(p); {
 	case over != nil && over.ExitCode == 0:
-		return &ending{message: over.Message}
+		return &ending{pod: p.Name, message: over.Message}
 	case is:
 		f.once(fmt.Sprintf("the pod %s was disturbed: %s; the cluster makes another, which %s", p.Name, why, f.goesOn()))
 		return nil
@@ -88,7 +88,7 @@ func (f *follower) pod(p *corev1.Pod) *ending {
 	}
 	// The Job's failure policy ends it, unless it takes the exit code for that of a pod which was killed.
 	known := over.ExitCode != exitKilled && over.ExitCode != exitTerminated
-	return &ending{err: &FailedError{Code: int(over.ExitCode)}, message: p.Name, jobEnded: known}
+	return &ending{err: &FailedError{Code: int(over.ExitCode)}, pod: p.Name, message: over.Message, jobEnded: known}
 }
 
 // code is the exit code in err, or 0.
@@ -115,17 +115,23 @@ func (f *follower) goesOn() string {
 	return "begins again, since there is no --cache"
 }
 
-// judge completes an ending with what the pod's log says of it.
+// judge completes an ending with what the pod's log says of it, or, where that cannot be read, with the pod's last words.
 func (f *follower) judge(end *ending) *ending {
 	var failed *FailedError
 	if !errors.As(end.err, &failed) || failed.err != nil {
 		return end
 	}
-	if l := f.logs[end.message]; l != nil {
+	if l := f.logs[end.pod]; l != nil {
 		failed.err = l.failed()
 	}
-	if failed.err == nil {
-		failed.err = &diag.Error{What: fmt.Sprintf("the pod %s ended with exit code %d", end.message, failed.Code), Hint: "See what it wrote above; --executor-image has to be of this program's version."}
+	words := strings.TrimSpace(end.message)
+	switch {
+	case failed.err != nil:
+	case words == "" || strings.HasPrefix(words, "{"): // lines of the log
+		failed.err = &diag.Error{What: fmt.Sprintf("the pod %s ended with exit code %d", end.pod, failed.Code), Hint: "See what it wrote above; --executor-image has to be of this program's version."}
+	default:
+		what, hint, _ := strings.Cut(strings.TrimPrefix(words, "error building image: "), "\n")
+		failed.err = &diag.Error{What: what, Hint: hint}
 	}
 	return end
 }

@@ -56,7 +56,7 @@ func Attach(ctx context.Context, env Env, name string, req Request) (*Result, er
 	if err != nil {
 		return nil, err
 	}
-	s.context = job.Annotations[contextAnnotation]
+	s.context, s.names = job.Annotations[contextAnnotation], namesIn(job)
 	made, err := follow(ctx, s)
 	if ctx.Err() != nil {
 		s.say("the Job " + name + " goes on; attach again, or end it with: kubectl delete job --namespace " + env.Cluster.Namespace + " " + name)
@@ -71,8 +71,10 @@ type submitted struct {
 	req  *Request
 	name string
 	// context is the place of a context that was sent, with its scheme; empty if none was.
-	context  string
+	context string
+	// attached says that another call made the Job; names are those that it gives the image.
 	attached bool
+	names    []string
 }
 
 // taken says that there is a Job of the name already.
@@ -221,7 +223,9 @@ func (s *submitted) result(ctx context.Context, made *ending) (*Result, error) {
 	out.Made = d
 	req := s.req.Build
 	if o := &req.Outputs; s.attached && len(o.Destinations)+len(o.Names)+len(o.Repositories) == 0 {
-		o.Destinations = d.Names
+		if o.Destinations = d.Names; len(d.Names) == 0 { // many names do not fit into what a pod leaves
+			o.Destinations = s.names
+		}
 	}
 	if err := build.WriteFiles(ctx, s.env.Build, req, d); err != nil {
 		return nil, fmt.Errorf("the image was made: %w", err)

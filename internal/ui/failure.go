@@ -57,6 +57,17 @@ func (f Failure) text(paint func(color, text string) string) string {
 	return b.String()
 }
 
+// Brief is f in few lines, without what commands have printed: the message with its place, and what to do.
+func (f Failure) Brief() string {
+	text := f.Prefix + f.Err.Error()
+	for _, l := range diag.Lines(f.Err) {
+		if l.Kind == diag.Hint {
+			text += "\n" + l.Text
+		}
+	}
+	return text + "\n"
+}
+
 const faint = "2" // SGR 2 of ECMA-48
 
 // record is f in JSON; msg is all of it as text.
