@@ -93,7 +93,7 @@ func (f *follower) readAll(ctx context.Context, l *podLog) {
 		case err == nil && over, cluster.IsNotFound(err):
 			return
 		case cluster.IsForbidden(err):
-			f.once("the log cannot be shown: " + err.Error())
+			f.once("the log cannot be shown: " + oneLine(err))
 			return
 		}
 		_ = web.Sleep(ctx, interval) // the loop looks at ctx

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strings"
 	"time"
 
 	"hako/internal/build"
@@ -38,7 +39,7 @@ func Build(ctx context.Context, env Env, req Request) (_ *Result, err error) {
 		return nil, s.taken() // what has this name, the context too, belongs to the other
 	}
 	if err != nil {
-		return nil, errors.Join(err, s.cancel(ctx), s.forget(ctx))
+		return nil, errors.Join(s.giveUp(ctx, err), s.forget(ctx))
 	}
 	s.say("created the Job " + s.name + " in namespace " + env.Cluster.Namespace)
 	if req.Detach {
@@ -153,7 +154,23 @@ func (s *submitted) create(ctx context.Context) error {
 // cleanupTime is how long cleaning up may take: longer than the pod's grace period.
 const cleanupTime = 45 * time.Second
 
-// cancel deletes the Job, and waits until its pods are gone.
+// giveUp deletes the Job because of err, and returns why. Of a build that was stopped nothing but the signal is said at the end: so
+// that its Job goes on is said before.
+func (s *submitted) giveUp(ctx context.Context, err error) error {
+	if ctx.Err() == nil {
+		return errors.Join(err, s.cancel(ctx))
+	}
+	s.say("cancelling the Job " + s.name)
+	if left := s.cancel(ctx); left != nil {
+		s.warn(oneLine(left))
+	}
+	return err
+}
+
+// oneLine is an error with its hint.
+func oneLine(err error) string { return strings.Join(strings.Fields(diag.Format(err)), " ") }
+
+// cancel deletes the Job, and waits until its pods are gone, if it may look.
 func (s *submitted) cancel(ctx context.Context) error {
 	ctx, stop := context.WithTimeout(context.WithoutCancel(ctx), cleanupTime)
 	defer stop()
@@ -162,13 +179,15 @@ func (s *submitted) cancel(ctx context.Context) error {
 		_, err = s.env.Cluster.Job(ctx, s.name)
 		if err == nil {
 			err = web.Sleep(ctx, interval)
+		} else if cluster.IsForbidden(err) {
+			return nil // it is being deleted
 		}
 	}
 	if cluster.IsNotFound(err) {
 		return nil
 	}
 	return &diag.Error{
-		What: "delete the Job " + s.name, Cause: err,
+		What: "the Job " + s.name + " may go on", Cause: err,
 		Hint: "See to it by hand: kubectl delete job --namespace " + s.env.Cluster.Namespace + " " + s.name,
 	}
 }
@@ -199,10 +218,7 @@ func (s *submitted) end(ctx context.Context, made *ending, err error) (*Result, 
 		err = made.err
 	}
 	if err != nil && (made == nil || !made.jobEnded) {
-		if ctx.Err() != nil {
-			s.say("cancelling the Job " + s.name)
-		}
-		err = errors.Join(err, s.cancel(ctx))
+		err = s.giveUp(ctx, err)
 	}
 	if ferr := s.forget(ctx); err != nil || ferr != nil {
 		return nil, errors.Join(err, ferr)

@@ -123,7 +123,7 @@ func testConfiguration(t *testing.T, f *fixture) {
 // testPaths looks at the files of the images with the shell of debug, and at what is missing in slim.
 func testPaths(t *testing.T, f *fixture) {
 	script := `stat -c '%a %u %F' /kaniko /kaniko/.docker /kaniko/executor /kaniko/ssl/certs/ca-certificates.crt /etc/nsswitch.conf /workspace
-for n in warmer docker-credential-ecr-login docker-credential-gcr docker-credential-acr-env; do readlink /kaniko/$n; done
+for n in hako warmer docker-credential-ecr-login docker-credential-gcr docker-credential-acr-env; do readlink /kaniko/$n; done
 readlink /bin/sh; readlink /busybox/sh; cat /busybox/LICENSE.txt`
 	got := succeed(t, nil, "--entrypoint", "/bin/sh", f.images["debug"], "-c", script).Stdout
 	want := `777 0 directory
@@ -132,6 +132,7 @@ readlink /bin/sh; readlink /busybox/sh; cat /busybox/LICENSE.txt`
 644 0 regular file
 644 0 regular file
 755 0 directory
+executor
 executor
 executor
 executor

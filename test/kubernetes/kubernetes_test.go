@@ -15,6 +15,8 @@ func TestKubernetes(t *testing.T) {
 		{"Manifests", testManifests},
 		{"Kaniko", testKaniko},
 		{"Submit", testSubmit},
+		{"Rights", testRights},
+		{"Chart", testChart},
 		{"Debian", testDebian},
 	} {
 		t.Run(part.name, func(t *testing.T) { part.run(t, f) })
