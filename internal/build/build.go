@@ -7,6 +7,7 @@ import (
 	"slices"
 
 	"github.com/opencontainers/go-digest"
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 	"golang.org/x/sync/errgroup"
 
 	"hako/internal/blob"
@@ -21,6 +22,8 @@ import (
 type Result struct {
 	// Digest is that of the image or index. It is empty after a dry run.
 	Digest digest.Digest
+	// Descriptor is what a tag points to.
+	Descriptor ocispec.Descriptor
 	// Destinations are the references it was pushed to.
 	Destinations []string
 }
@@ -67,7 +70,7 @@ func Build(ctx context.Context, env Env, req Request) (_ *Result, err error) {
 		b.cache.Wait()
 		b.limitCache(ctx)
 	}
-	out := &Result{Digest: made.Digest()}
+	out := &Result{Digest: made.Digest(), Descriptor: made.Descriptor()}
 	if !req.Outputs.NoPush {
 		out.Destinations = slices.DeleteFunc(slices.Concat(req.Outputs.Destinations, req.Outputs.Repositories), b.output.Kept)
 	}

@@ -43,20 +43,9 @@ type IndexRequest struct {
 // Index makes one index over images that are in registries, and pushes it with all that it names: byte by byte what Build
 // makes for all their platforms at once. What a user can mend is a *diag.Error.
 func Index(ctx context.Context, env Env, req IndexRequest) (_ *Result, err error) {
-	b := newBuilder(ctx, env, Request{
-		Outputs: req.Outputs, Registry: req.Registry, WorkDir: req.WorkDir, Format: req.Format, Annotations: req.Annotations, Signing: req.Signing,
-	})
+	b := indexBuilder(ctx, env, req)
 	defer func() { err = errors.Join(err, b.close()) }()
-	if err := errors.Join(b.req.validateFormat(), b.req.validateSigning()); err != nil {
-		return nil, err
-	}
-	if len(req.Outputs.Destinations) == 0 {
-		return nil, &diag.Error{What: "make an index: there is no destination", Hint: "Give at least one --destination."}
-	}
-	if err := b.openForIndex(); err != nil {
-		return nil, err
-	}
-	if err := b.output.Check(ctx); err != nil {
+	if err := b.checkIndex(ctx); err != nil {
 		return nil, err
 	}
 	parts, err := b.fetchParts(ctx, req)
@@ -70,7 +59,37 @@ func Index(ctx context.Context, env Env, req IndexRequest) (_ *Result, err error
 	if err := b.output.Write(ctx, made); err != nil {
 		return nil, err
 	}
-	return &Result{Digest: made.Digest(), Destinations: slices.DeleteFunc(slices.Clone(req.Outputs.Destinations), b.output.Kept)}, nil
+	pushed := slices.Concat(req.Outputs.Destinations, req.Outputs.Repositories)
+	return &Result{Digest: made.Digest(), Descriptor: made.Descriptor(), Destinations: slices.DeleteFunc(pushed, b.output.Kept)}, nil
+}
+
+// CheckIndex finds what would keep Index from making an index of images that do not exist yet: a key that cannot be read, a
+// destination that refuses. What a user can mend is a *diag.Error.
+func CheckIndex(ctx context.Context, env Env, req IndexRequest) (err error) {
+	b := indexBuilder(ctx, env, req)
+	defer func() { err = errors.Join(err, b.close()) }()
+	return b.checkIndex(ctx)
+}
+
+// indexBuilder is a builder for an index. The caller closes it.
+func indexBuilder(ctx context.Context, env Env, req IndexRequest) *builder {
+	return newBuilder(ctx, env, Request{
+		Outputs: req.Outputs, Registry: req.Registry, WorkDir: req.WorkDir, Format: req.Format, Annotations: req.Annotations, Signing: req.Signing,
+	})
+}
+
+// checkIndex opens what an index needs, and asks every destination whether it would take one.
+func (b *builder) checkIndex(ctx context.Context) error {
+	if err := errors.Join(b.req.validateFormat(), b.req.validateSigning()); err != nil {
+		return err
+	}
+	if len(b.req.Outputs.Destinations)+len(b.req.Outputs.Repositories) == 0 {
+		return &diag.Error{What: "make an index: there is no destination", Hint: "Give at least one --destination."}
+	}
+	if err := b.openForIndex(); err != nil {
+		return err
+	}
+	return b.output.Check(ctx)
 }
 
 // openForIndex opens what reads and writes images.

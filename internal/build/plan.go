@@ -146,23 +146,11 @@ func distinct(lists [][]plan.Warning) []plan.Warning {
 
 // platforms are what to build for, each once. One zero value leaves the choice to the base image.
 func (r *Request) platforms() ([]ocispec.Platform, error) {
-	seen := map[string]bool{}
-	var out []ocispec.Platform
-	for _, s := range r.Platforms {
-		p, err := image.ParsePlatform(s)
-		if err != nil {
-			return nil, err
-		}
-		p = image.Normalize(p)
-		if name := image.FormatPlatform(p); !seen[name] {
-			seen[name] = true
-			out = append(out, p)
-		}
-	}
-	if len(out) == 0 {
+	out, err := image.ParsePlatforms(r.Platforms)
+	if err == nil && len(out) == 0 {
 		out = append(out, ocispec.Platform{})
 	}
-	return out, nil
+	return out, err
 }
 
 // hasIndex says whether the result is an index: for several platforms, with attestations, or where BUILDKIT_MULTI_PLATFORM

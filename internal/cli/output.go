@@ -75,6 +75,20 @@ func parseOutput(s string) (*outputSpec, error) {
 	return o, o.check()
 }
 
+// withoutAnnotations is the text of an --output without what it says of annotations.
+func withoutAnnotations(s string) (string, error) {
+	fields, err := csv.NewReader(strings.NewReader(s)).Read()
+	if err != nil {
+		return "", fmt.Errorf("--output %s: %w", s, err)
+	}
+	fields = slices.DeleteFunc(fields, func(f string) bool { return strings.HasPrefix(strings.TrimSpace(f), "annotation") })
+	var b strings.Builder
+	w := csv.NewWriter(&b)
+	err = w.Write(fields)
+	w.Flush()
+	return strings.TrimSuffix(b.String(), "\n"), errors.Join(err, w.Error())
+}
+
 // check refuses kinds and options that do not exist.
 func (o *outputSpec) check() error {
 	if o.kind == "" {

@@ -27,6 +27,8 @@ const (
 	here
 	// packed: the pod gets what it stands for; parcel says how.
 	packed
+	// whole: it is about all platforms. The pod gets it as it is, unless there is one for each platform: see [submit.Request].Args.
+	whole
 	// refused: it has no place in a pod.
 	refused
 	// mounted: it names a directory of the pod, which --pod-template has to mount.
@@ -37,13 +39,14 @@ const (
 func fates() map[string]fate {
 	out := map[string]fate{}
 	for f, names := range map[fate]string{
-		carried: "git target custom-platform platform network add-host shm-size destination tag output push label annotation image-format compression compression-level " +
-			"reproducible rewrite-timestamp single-snapshot squash-all provenance sbom attest sign insecure insecure-pull insecure-registry skip-tls-verify " +
+		carried: "git target network add-host shm-size destination tag push label image-format compression compression-level " +
+			"reproducible rewrite-timestamp single-snapshot squash-all provenance sbom attest insecure insecure-pull insecure-registry skip-tls-verify " +
 			"skip-tls-verify-pull skip-tls-verify-registry registry-mirror registry-map skip-default-registry-fallback push-retry image-download-retry " +
 			"push-by-digest push-ignore-immutable-tag-errors skip-push-permission-check credential-helpers jobs ignore-path cache no-cache cache-ttl cache-timeout cache-copy-layers " +
 			"cache-run-layers no-push-cache explain-cache cache-mounts-size cache-size bases-limit work-dir-size verbosity",
 		here:    "digest-file image-name-with-digest-file image-name-tag-with-digest-file metadata-file iidfile kaniko-dir log-format log-timestamp",
-		packed:  "context context-sub-path dockerfile bucket build-arg build-context secret ssh no-push source-date-epoch sign-key registry-certificate registry-client-cert sandbox cache-key-file cache-repo cache-from cache-mounts",
+		packed:  "output context context-sub-path dockerfile bucket build-arg build-context secret ssh no-push source-date-epoch sign-key registry-certificate registry-client-cert sandbox cache-key-file cache-repo cache-from cache-mounts",
+		whole:   "custom-platform platform annotation sign",
 		refused: "load tar-path oci-layout-path dryrun check call trace",
 		mounted: "cache-dir image cache-offline run-bind",
 	} {
@@ -59,20 +62,30 @@ type parcel struct {
 	c   *command
 	vs  *values
 	req *submit.Request
+	// several says that there is a pod for each platform.
+	several bool
 }
 
 func (p *parcel) add(name, value string) { p.req.Args = append(p.req.Args, "--"+name+"="+value) }
 
 // pack fills the request.
 func (p *parcel) pack() error {
+	parts, err := p.req.Parts()
+	if err != nil {
+		return err
+	}
+	p.several = len(parts) > 0
 	byName := fates()
 	for _, f := range flags() {
 		v := p.vs.byName[f.name]
 		if f.alias != "" || len(v.given) == 0 {
 			continue
 		}
-		switch byName[f.name] {
-		case carried:
+		switch what := byName[f.name]; what {
+		case carried, whole:
+			if p.several && what == whole {
+				continue
+			}
 			for _, given := range v.given {
 				p.add(f.name, given)
 			}
@@ -94,7 +107,21 @@ func (p *parcel) pack() error {
 		return &diag.Error{What: "--output writes to this machine, and the build runs in a pod", Hint: "Push the image with --destination and fetch it from there, or use hako build."}
 	}
 	p.environment()
-	return errors.Join(p.dockerfile(), p.caches(), p.contexts(), p.secrets(), p.agents(), p.certificates(), p.keys(), p.credentials())
+	return errors.Join(p.outputs(), p.dockerfile(), p.caches(), p.contexts(), p.secrets(), p.agents(), p.certificates(), p.keys(), p.credentials())
+}
+
+// outputs carries --output. Of several platforms each gets what is said of its image, and not the annotations.
+func (p *parcel) outputs() error {
+	for _, given := range p.vs.list("output") {
+		if p.several {
+			var err error
+			if given, err = withoutAnnotations(given); err != nil {
+				return err
+			}
+		}
+		p.add("output", given)
+	}
+	return nil
 }
 
 // environment carries what variables say.
@@ -270,7 +297,7 @@ func (p *parcel) certificates() error {
 func (p *parcel) keys() error {
 	for _, name := range []string{"sign-key", "cache-key-file"} {
 		given := p.vs.str(name)
-		if given == "" {
+		if given == "" || p.several && name == "sign-key" { // then the index is signed, here
 			continue
 		}
 		if variable, ok := strings.CutPrefix(given, "env://"); ok {
@@ -283,7 +310,7 @@ func (p *parcel) keys() error {
 		}
 		p.add(name, place)
 	}
-	if password, ok := p.c.vars["COSIGN_PASSWORD"]; ok && p.vs.str("sign-key") != "" {
+	if password, ok := p.c.vars["COSIGN_PASSWORD"]; ok && (p.vs.str("sign-key") != "" && !p.several || p.vs.str("cache-key-file") != "") {
 		p.req.Env = append(p.req.Env, build.KeyValue{Key: "COSIGN_PASSWORD", Value: password})
 	}
 	return nil

@@ -126,3 +126,43 @@ func TestSubmitRefuses(t *testing.T) {
 		}
 	}
 }
+
+// TestSubmitSplits holds what the pods of several platforms get, and what not: the index and the key are this machine's.
+func TestSubmitSplits(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	for _, name := range []string{"Dockerfile", "cosign.key"} {
+		if err := os.WriteFile(filepath.Join(dir, name), []byte("FROM scratch\n"), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	args := []string{
+		".", "-d", "r.example/app:1", "--annotation", "index:a=b", "--sign-key", "cosign.key", "--sign", "--push-by-digest=false",
+		"--output", `type=registry,"name=r.example/b:1,r.example/c:2",annotation.x=y,"annotation-index.z=1,2",force-compression=true`, "--compression=zstd",
+	}
+	for platforms, want := range map[string][]string{
+		"linux/amd64,linux/arm64": {
+			"--destination=r.example/app:1", "--compression=zstd", "--push-by-digest=false", `--output=type=registry,"name=r.example/b:1,r.example/c:2",force-compression=true`, "--dockerfile=Dockerfile",
+		},
+		"linux/amd64": {
+			"--platform=linux/amd64", "--destination=r.example/app:1", "--compression=zstd", "--annotation=index:a=b", "--sign=true", "--push-by-digest=false",
+			"--output=" + args[10], "--dockerfile=Dockerfile", "--sign-key=/hako/files/sign-key",
+		},
+	} {
+		req, err := parseSubmit(t, dir, []string{"COSIGN_PASSWORD=p"}, append([]string{"--platform", platforms}, args...))
+		if err != nil {
+			t.Fatal(err)
+		}
+		slices.Sort(want)
+		slices.Sort(req.Args)
+		if diff := cmp.Diff(want, req.Args); diff != "" {
+			t.Errorf("%s: %s", platforms, diff)
+		}
+		if several := strings.Contains(platforms, ","); several == (len(req.Files)+len(req.Env) > 0) {
+			t.Errorf("%s: files %v, variables %v", platforms, req.Files, req.Env)
+		}
+		if len(req.Build.Signing.KeyFile) == 0 || len(req.Build.Annotations) != 3 {
+			t.Errorf("%s: what the index needs is lost: %+v", platforms, req.Build)
+		}
+	}
+}

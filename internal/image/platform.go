@@ -24,6 +24,24 @@ func ParsePlatform(s string) (ocispec.Platform, error) {
 	return p, nil
 }
 
+// ParsePlatforms reads a list of platforms, each as [ParsePlatform] does, and returns them normalized and each once, in their order.
+func ParsePlatforms(list []string) ([]ocispec.Platform, error) {
+	seen := map[string]bool{}
+	var out []ocispec.Platform
+	for _, s := range list {
+		p, err := ParsePlatform(s)
+		if err != nil {
+			return nil, err
+		}
+		p = Normalize(p)
+		if name := FormatPlatform(p); !seen[name] {
+			seen[name] = true
+			out = append(out, p)
+		}
+	}
+	return out, nil
+}
+
 // Supported says why images for p cannot be built, or nil.
 func Supported(p ocispec.Platform) error {
 	if p.OS != "linux" {

@@ -131,9 +131,12 @@ func (r *Result) top() (ocispec.Descriptor, []byte) {
 }
 
 // Digest is that of the index, or of the manifest if there is none.
-func (r *Result) Digest() digest.Digest {
+func (r *Result) Digest() digest.Digest { return r.Descriptor().Digest }
+
+// Descriptor is that of the index, or of the manifest if there is none: what a tag points to.
+func (r *Result) Descriptor() ocispec.Descriptor {
 	d, _ := r.top()
-	return d.Digest
+	return d
 }
 
 // Output writes one result. Its methods may be called from many goroutines.

@@ -45,6 +45,8 @@ type follower struct {
 	// since is when a pod was first seen in trouble.
 	since map[string]time.Time
 	lost  bool
+	// nodeless is why there is no node for the last pod, and hint what to do; empty if there is one.
+	nodeless, hint string
 }
 
 // follow shows what happens until the Job has ended.
@@ -168,6 +170,9 @@ func (f *follower) once(text string) {
 
 // jobFailed says why the Job controller gave up.
 func (f *follower) jobFailed(c batchv1.JobCondition, pods []corev1.Pod) error {
+	if c.Reason == batchv1.JobReasonDeadlineExceeded && f.nodeless != "" && len(f.logs) == 0 {
+		return &diag.Error{What: fmt.Sprintf("the pod waited for a node for the whole --timeout of %s: %s", f.req.Job.Timeout, f.nodeless), Hint: f.hint}
+	}
 	if c.Reason == batchv1.JobReasonDeadlineExceeded {
 		return &diag.Error{What: fmt.Sprintf("the build took longer than its --timeout of %s", f.req.Job.Timeout), Hint: "Give it more time with --timeout; with --cache it goes on where it was."}
 	}

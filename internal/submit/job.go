@@ -30,8 +30,11 @@ const (
 // Annotations and labels of a Job.
 const (
 	contextAnnotation = "hako.dev/context"
-	labelName         = "app.kubernetes.io/name"
-	labelManaged      = "app.kubernetes.io/managed-by"
+	// platformAnnotation is the platform of a Job that is one of several, and buildLabel the name that these have in common.
+	platformAnnotation = "hako.dev/platform"
+	buildLabel         = "hako.dev/build"
+	labelName          = "app.kubernetes.io/name"
+	labelManaged       = "app.kubernetes.io/managed-by"
 )
 
 // The defaults. A limit is always set: a pod without one takes others of its node with it.
@@ -70,8 +73,12 @@ func newJob(r *Request, name, context string) (*batchv1.Job, error) {
 			BackoffLimit: &backoff, PodFailurePolicy: failurePolicy(), Template: *pod,
 		},
 	}
+	j.Annotations = map[string]string{}
 	if !r.PassContext {
-		j.Annotations = map[string]string{contextAnnotation: context}
+		j.Annotations[contextAnnotation] = context
+	}
+	if r.Job.Labels[buildLabel] != "" {
+		j.Annotations[platformAnnotation] = r.Build.Platforms[0]
 	}
 	if r.Job.Timeout > 0 {
 		seconds := max(1, int64(r.Job.Timeout.Seconds()))
@@ -139,11 +146,7 @@ func podTemplate(r *Request, name, context string) (*corev1.PodTemplateSpec, err
 	}
 	addSecrets(r, name, &c, &spec)
 	spec.Containers = []corev1.Container{c}
-	t := &corev1.PodTemplateSpec{ObjectMeta: metav1.ObjectMeta{Labels: labelsOf(r)}, Spec: spec}
-	if len(r.Job.Template) == 0 {
-		return t, nil
-	}
-	return mergeTemplate(t, r.Job.Template)
+	return placed(&corev1.PodTemplateSpec{ObjectMeta: metav1.ObjectMeta{Labels: labelsOf(r)}, Spec: spec}, r)
 }
 
 // workDirSize tells the build how much disk it may take, whatever the template makes of it: it fails with a sentence then, before

@@ -140,7 +140,8 @@ func (f *follower) judge(end *ending) *ending {
 func (f *follower) troubles(ctx context.Context, p *corev1.Pod) error {
 	for _, c := range p.Status.Conditions {
 		if c.Type == corev1.PodScheduled && c.Status == corev1.ConditionFalse && c.Reason == corev1.PodReasonUnschedulable {
-			f.once("the pod waits for a node: " + c.Message + "; if none comes, ask for less with --cpu, --memory and --storage, or change --node-selector and --toleration")
+			f.nodeless, f.hint = nodeless(&p.Spec, c.Message)
+			f.once("the pod waits: " + f.nodeless + ". " + f.hint)
 		}
 		if c.Type == corev1.PodReady && c.Status == corev1.ConditionFalse && c.Reason == "NodeLost" || p.Status.Reason == "NodeLost" {
 			f.once("the node " + p.Spec.NodeName + " does not answer; if it does not come back, the cluster makes another pod, which " + f.goesOn())

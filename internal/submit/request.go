@@ -23,7 +23,8 @@ type Request struct {
 	PassContext bool
 	// ContextRepository is where a context is sent; empty means the repository of the first destination.
 	ContextRepository string
-	// Args are the pod's, but for the context and for what this package needs itself.
+	// Args are the pod's, but for the context and for what this package needs itself. Where Parts finds several platforms, they
+	// say nothing of platforms, annotations and signatures: that comes from Build.
 	Args []string
 	// Files are seen in the pod below FilesDir. Env are variables there. Both are kept in a Secret.
 	Files []File

@@ -19,29 +19,31 @@ import (
 
 // Build runs one build as a Job, and returns when it has ended, or, if it is detached, when there is a Job. That the build failed
 // is a *FailedError. When ctx ends, the Job is deleted and Build returns ctx's cause. Several may run at the same time.
-func Build(ctx context.Context, env Env, req Request) (_ *Result, err error) {
+//
+// A build for several platforms is one Job for each, and an index that is made here when all have succeeded.
+func Build(ctx context.Context, env Env, req Request) (*Result, error) {
 	if err := req.validate(); err != nil {
 		return nil, err
+	}
+	parts, err := req.Parts()
+	if err != nil {
+		return nil, err
+	}
+	if len(parts) > 0 {
+		return buildParts(ctx, env, &req, parts)
 	}
 	s := &submitted{env: env, req: &req, name: req.Job.Name}
 	if s.name == "" {
 		s.name = nameOf(&req)
-	} else if _, err := env.Cluster.Job(ctx, s.name); err == nil {
-		return nil, s.taken()
-	} else if !cluster.IsNotFound(err) {
+	} else if err := s.free(ctx); err != nil {
 		return nil, err
 	}
 	if err := s.prepare(ctx); err != nil {
 		return nil, err
 	}
-	err = s.create(ctx)
-	if cluster.IsExists(err) {
-		return nil, s.taken() // what has this name, the context too, belongs to the other
+	if err := s.start(ctx); err != nil {
+		return nil, err
 	}
-	if err != nil {
-		return nil, errors.Join(s.giveUp(ctx, err), s.forget(ctx))
-	}
-	s.say("created the Job " + s.name + " in namespace " + env.Cluster.Namespace)
 	if req.Detach {
 		return &Result{Job: s.name}, nil
 	}
@@ -49,13 +51,44 @@ func Build(ctx context.Context, env Env, req Request) (_ *Result, err error) {
 	return s.end(ctx, made, err)
 }
 
+// free is an error if there is a Job of the name.
+func (s *submitted) free(ctx context.Context) error {
+	_, err := s.env.Cluster.Job(ctx, s.name)
+	switch {
+	case err == nil:
+		return s.taken()
+	case cluster.IsNotFound(err):
+		return nil
+	}
+	return err
+}
+
+// start makes the Job and what goes with it, or nothing.
+func (s *submitted) start(ctx context.Context) error {
+	err := s.create(ctx)
+	if cluster.IsExists(err) {
+		return s.taken() // what has this name, the context too, belongs to the other
+	}
+	if err != nil {
+		return errors.Join(err, s.giveUp(ctx), s.forget(ctx))
+	}
+	s.say("created the Job " + s.name + " in namespace " + s.env.Cluster.Namespace)
+	return nil
+}
+
 // Attach follows a Job that another call has made and left: Build does with Detach. Of req count the registries and the files to
 // write. When ctx ends, the Job goes on.
 func Attach(ctx context.Context, env Env, name string, req Request) (*Result, error) {
 	s := &submitted{env: env, req: &req, name: name, attached: true}
+	if parts, err := req.Parts(); err != nil || len(parts) > 0 {
+		return nil, errors.Join(err, notAttached(name))
+	}
 	job, err := env.Cluster.Job(ctx, name)
 	if err != nil {
 		return nil, err
+	}
+	if job.Annotations[platformAnnotation] != "" {
+		return nil, notAttached(name)
 	}
 	s.context, s.names = job.Annotations[contextAnnotation], namesIn(job)
 	made, err := follow(ctx, s)
@@ -76,6 +109,8 @@ type submitted struct {
 	// attached says that another call made the Job; names are those that it gives the image.
 	attached bool
 	names    []string
+	// shared says that the context is that of other Jobs, too.
+	shared bool
 }
 
 // taken says that there is a Job of the name already.
@@ -154,17 +189,17 @@ func (s *submitted) create(ctx context.Context) error {
 // cleanupTime is how long cleaning up may take: longer than the pod's grace period.
 const cleanupTime = 45 * time.Second
 
-// giveUp deletes the Job because of err, and returns why. Of a build that was stopped nothing but the signal is said at the end: so
-// that its Job goes on is said before.
-func (s *submitted) giveUp(ctx context.Context, err error) error {
+// giveUp deletes the Job of a build that has failed. Of one that was stopped nothing but the signal is said at the end: so that
+// its Job goes on is said before, and is no error.
+func (s *submitted) giveUp(ctx context.Context) error {
 	if ctx.Err() == nil {
-		return errors.Join(err, s.cancel(ctx))
+		return s.cancel(ctx)
 	}
 	s.say("cancelling the Job " + s.name)
 	if left := s.cancel(ctx); left != nil {
 		s.warn(oneLine(left))
 	}
-	return err
+	return nil
 }
 
 // oneLine is an error with its hint.
@@ -192,16 +227,26 @@ func (s *submitted) cancel(ctx context.Context) error {
 	}
 }
 
-// forget deletes what was made for this build only: the Secret, and the context. That it cannot be is no failure of the build.
+// forget deletes what was made for this Job only: the Secret, and the context. That it cannot be is no failure of the build.
 func (s *submitted) forget(ctx context.Context) error {
 	ctx, stop := context.WithTimeout(context.WithoutCancel(ctx), cleanupTime)
 	defer stop()
 	if err := s.env.Cluster.DeleteSecret(ctx, s.name); err != nil {
 		s.env.Build.Events.Emit(event.Debug{Message: err.Error() + "; it is deleted with the Job"})
 	}
+	if s.shared {
+		return nil
+	}
+	return s.forgetContext(ctx)
+}
+
+// forgetContext deletes the context, if one was sent.
+func (s *submitted) forgetContext(ctx context.Context) error {
 	if s.context == "" {
 		return nil
 	}
+	ctx, stop := context.WithTimeout(context.WithoutCancel(ctx), cleanupTime)
+	defer stop()
 	err := build.DeleteContext(ctx, s.env.Build, s.req.Build.Registry, s.context[len(contextartifact.Scheme):])
 	switch {
 	case errors.Is(err, registry.ErrNoDelete):
@@ -214,27 +259,43 @@ func (s *submitted) forget(ctx context.Context) error {
 
 // end cleans up and writes the files that tell of the result.
 func (s *submitted) end(ctx context.Context, made *ending, err error) (*Result, error) {
-	if err == nil {
-		err = made.err
-	}
-	if err != nil && (made == nil || !made.jobEnded) {
-		err = s.giveUp(ctx, err)
-	}
-	if ferr := s.forget(ctx); err != nil || ferr != nil {
-		return nil, errors.Join(err, ferr)
+	failed, left := s.clean(ctx, made, err)
+	if failed != nil || left != nil {
+		return nil, errors.Join(failed, left)
 	}
 	return s.result(ctx, made)
+}
+
+// clean leaves nothing behind of a Job but itself, and not even that if it has not ended. It returns why the build failed, and
+// apart from that what could not be cleaned up.
+func (s *submitted) clean(ctx context.Context, made *ending, err error) (failed, left error) {
+	if failed = err; failed == nil {
+		failed = made.err
+	}
+	if failed != nil && (made == nil || !made.jobEnded) {
+		left = s.giveUp(ctx)
+	}
+	return failed, errors.Join(left, s.forget(ctx))
+}
+
+// described reads what the pod tells of the image.
+func (e *ending) described() (output.Described, error) {
+	d, err := output.ReadMetadata([]byte(e.message))
+	if err != nil {
+		return d, &diag.Error{
+			What: "the build succeeded, but its pod does not tell the image's digest", Cause: err,
+			Hint: "Let --executor-image be of the same version as this program.",
+		}
+	}
+	return d, nil
 }
 
 // result reads what the pod tells of the image.
 func (s *submitted) result(ctx context.Context, made *ending) (*Result, error) {
 	out := &Result{Job: s.name}
-	d, err := output.ReadMetadata([]byte(made.message))
+	d, err := made.described()
 	if err != nil {
-		return nil, &diag.Error{
-			What: "the build succeeded, but its pod does not tell the image's digest", Cause: err,
-			Hint: "Let --executor-image be of the same version as this program.",
-		}
+		return nil, err
 	}
 	out.Made = d
 	req := s.req.Build
