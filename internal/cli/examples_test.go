@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
 
 	"hako/test/lab"
 )
@@ -17,7 +18,7 @@ func TestExamplesAreUnderstood(t *testing.T) {
 	t.Parallel()
 	for _, file := range []string{
 		"docker/run.sh", "docker/stdin.sh", "kubernetes/pod.yaml", "kubernetes/tekton-task.yaml",
-		"ci/gitlab-ci.yml", "ci/github-actions.yml", "ci/cloudbuild.yaml",
+		"kubernetes/argo-workflow.yaml", "ci/gitlab-ci.yml", "ci/github-actions.yml", "ci/github-arc.yml", "ci/cloudbuild.yaml", "ci/Jenkinsfile",
 	} {
 		t.Run(file, func(t *testing.T) {
 			t.Parallel()
@@ -27,25 +28,48 @@ func TestExamplesAreUnderstood(t *testing.T) {
 			}
 			understood := 0
 			for _, s := range steps {
-				args, err := s.ExecutorArgs(func(name string) string {
-					if name == "HAKO_IMAGE" {
+				getenv := func(name string) string {
+					switch name {
+					case "HAKO_IMAGE":
 						return "" // the default counts
+					case "GITHUB_SERVER_URL":
+						return "https://github.com"
 					}
 					return "example"
-				})
+				}
+				args, err := s.ExecutorArgs(getenv)
 				if err != nil {
 					t.Fatal(err)
 				}
-				if len(args) == 0 {
-					continue
+				submit, err := s.SubmitArgs(getenv)
+				if err != nil {
+					t.Fatal(err)
 				}
-				understood++
-				checkArgs(t, args)
+				if len(args) > 0 {
+					understood++
+					checkArgs(t, args)
+				}
+				if len(submit) > 0 {
+					understood++
+					checkSubmit(t, submit)
+				}
 			}
 			if understood == 0 {
 				t.Error("no step starts executor")
 			}
 		})
+	}
+}
+
+// checkSubmit parses the arguments of hako submit.
+func checkSubmit(t *testing.T, args []string) {
+	t.Helper()
+	flags := pflag.NewFlagSet("submit", pflag.ContinueOnError)
+	vs := newSubmitValues()
+	vs.registerSome(flags, submitFlags())
+	vs.register(flags)
+	if err := flags.Parse(args); err != nil {
+		t.Errorf("hako submit %q: %v", args, err)
 	}
 }
 

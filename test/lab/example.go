@@ -19,22 +19,22 @@ type ExampleStep struct {
 	Script []string
 }
 
-// ReadExample reads the steps of a file: of a Pod, of a Task of Tekton, of GitLab, GitHub or Cloud Build; or of a shell script,
-// which is one step without an image. The file's name is below the directory examples.
+// ReadExample reads the steps of a file: of a Pod, of a Task of Tekton, of Argo, GitLab, Jenkins, GitHub or Cloud Build; or of a shell
+// script, which is one step without an image. The file's name is below the directory examples.
 func ReadExample(file string) ([]ExampleStep, error) {
-	root, err := ModuleRoot()
+	data, err := ExampleText(file)
 	if err != nil {
 		return nil, err
 	}
-	data, err := os.ReadFile(filepath.Join(root, "examples", file))
-	if err != nil {
-		return nil, fmt.Errorf("read an example: %w", err)
-	}
 	if strings.HasSuffix(file, ".sh") {
-		return []ExampleStep{{Script: []string{string(data)}}}, nil
+		return []ExampleStep{{Script: []string{data}}}, nil
+	}
+	if strings.HasSuffix(file, "Jenkinsfile") {
+		script, err := JenkinsBlock(data, "sh")
+		return []ExampleStep{{Script: []string{script}}}, err
 	}
 	var steps []ExampleStep
-	decoder := yaml.NewDecoder(strings.NewReader(string(data)))
+	decoder := yaml.NewDecoder(strings.NewReader(data))
 	for {
 		var document yaml.Node
 		err := decoder.Decode(&document)
@@ -54,6 +54,33 @@ func ReadExample(file string) ([]ExampleStep, error) {
 		return nil, fmt.Errorf("read example %s: it has no steps", file)
 	}
 	return steps, nil
+}
+
+// ExampleText is a file below the directory examples.
+func ExampleText(file string) (string, error) {
+	root, err := ModuleRoot()
+	if err != nil {
+		return "", err
+	}
+	data, err := os.ReadFile(filepath.Join(root, "examples", file))
+	if err != nil {
+		return "", fmt.Errorf("read an example: %w", err)
+	}
+	return string(data), nil
+}
+
+// JenkinsBlock is the only text between triple quotes that a Jenkinsfile gives to a word: yaml or sh.
+func JenkinsBlock(text, word string) (string, error) {
+	const quotes = "'''"
+	parts := strings.Split(text, word+" "+quotes)
+	if len(parts) != 2 {
+		return "", fmt.Errorf("read a Jenkinsfile: it has %d blocks of %s, want one", len(parts)-1, word)
+	}
+	block, _, found := strings.Cut(parts[1], quotes)
+	if !found {
+		return "", fmt.Errorf("read a Jenkinsfile: the block of %s has no end", word)
+	}
+	return block, nil
 }
 
 // findSteps finds what looks like a step in a document of YAML, in the order of the file.
@@ -109,12 +136,27 @@ func (s ExampleStep) ExecutorArgs(getenv func(string) string) ([]string, error) 
 	if len(s.Args) > 0 {
 		return s.Args, nil
 	}
+	return s.args("/kaniko/executor", getenv)
+}
+
+// SubmitArgs are likewise those that it gives to hako submit.
+func (s ExampleStep) SubmitArgs(getenv func(string) string) ([]string, error) {
+	args, err := s.args("/opt/hako/hako", getenv)
+	if len(args) == 0 || args[0] != "submit" {
+		return nil, err
+	}
+	return args[1:], err
+}
+
+// args are those that a line of the script gives to a program, or to the image executor by docker.
+func (s ExampleStep) args(program string, getenv func(string) string) ([]string, error) {
 	for _, text := range s.Script {
 		text = strings.ReplaceAll(text, "\\\n", " ")
 		for line := range strings.Lines(text) {
+			line = strings.TrimSpace(line)
 			if i := strings.Index(line, "docker run "); i >= 0 {
 				line = line[i:]
-			} else if !strings.HasPrefix(line, "/kaniko/executor ") {
+			} else if !strings.HasPrefix(line, program+" ") {
 				continue
 			}
 			words, err := shell.Fields(withoutCommands(line), getenv)
@@ -122,7 +164,7 @@ func (s ExampleStep) ExecutorArgs(getenv func(string) string) ([]string, error) 
 				return nil, fmt.Errorf("read %q: %w", line, err)
 			}
 			for i, w := range words {
-				if w == "/kaniko/executor" || strings.Contains(w, "/executor:") {
+				if w == program || strings.Contains(w, "/executor:") {
 					return words[i+1:], nil
 				}
 			}
