@@ -26,8 +26,6 @@ import (
 	"hako/internal/event"
 	"hako/internal/output"
 	"hako/internal/registry"
-	"hako/internal/sandbox"
-	"hako/internal/submit"
 	"hako/internal/trace"
 	"hako/internal/ui"
 )
@@ -90,11 +88,11 @@ func Main(ctx context.Context, env Env, args []string) int {
 	root.SetIn(env.Stdin)
 	root.SetOut(env.Stdout)
 	root.SetErr(env.Stderr)
-	err := root.ExecuteContext(ctx)
+	cmd, err := root.ExecuteContextC(ctx)
 	if err == nil {
 		return 0
 	}
-	return c.fail(ctx, root, err)
+	return c.fail(ctx, cmd, err)
 }
 
 // variables is an environment by name; of two values the last counts.
@@ -127,11 +125,11 @@ type SignalError struct {
 func (e *SignalError) Error() string { return "stopped by signal: " + e.Name }
 
 // fail reports err and returns the exit code.
-func (c *command) fail(ctx context.Context, root *cobra.Command, err error) int {
+func (c *command) fail(ctx context.Context, cmd *cobra.Command, err error) int {
 	if errors.Is(err, errFound) {
 		return 1
 	}
-	stopped, f := (*SignalError)(nil), c.failure(err)
+	stopped, f := (*SignalError)(nil), c.failure(cmd, err)
 	if errors.As(context.Cause(ctx), &stopped) {
 		f = ui.Failure{Prefix: "error building image: ", Err: stopped}
 	}
@@ -140,19 +138,11 @@ func (c *command) fail(ctx context.Context, root *cobra.Command, err error) int 
 	if stopped != nil {
 		return 128 + stopped.Number
 	}
-	var inPod *submit.FailedError
-	if errors.As(err, &inPod) {
-		return inPod.Code
-	}
-	var exit *sandbox.ExitError
-	if errors.As(err, &exit) && exit.ExitCode() > 0 {
-		return exit.ExitCode()
-	}
-	return 1
+	return codeOf(err)
 }
 
 // failure is how err is told.
-func (c *command) failure(err error) ui.Failure {
+func (c *command) failure(cmd *cobra.Command, err error) ui.Failure {
 	var usage usageError
 	var building buildError
 	var pushing pushError
@@ -174,7 +164,7 @@ func (c *command) failure(err error) ui.Failure {
 	case errors.As(err, &building):
 		return ui.Failure{Prefix: "error building image: ", Err: building.error}
 	case errors.As(err, &usage):
-		return ui.Failure{Prefix: "Error: ", Err: usage.error, Advice: fmt.Sprintf("Run '%s --help' for usage.", c.called())}
+		return ui.Failure{Prefix: "Error: ", Err: usage.error, Advice: fmt.Sprintf("Run '%s --help' for usage.", c.called(cmd))}
 	}
 	return ui.Failure{Prefix: "Error: ", Err: err}
 }
@@ -184,13 +174,15 @@ type buildError struct{ error }
 
 func (e buildError) Unwrap() error { return e.error }
 
-// called is the command, as it was called.
-func (c *command) called() string {
+// called is the command that cmd is, as it was called.
+func (c *command) called(cmd *cobra.Command) string {
 	switch {
 	case c.kaniko:
 		return "executor"
 	case c.warmer:
 		return "warmer"
+	case cmd.HasParent():
+		return cmd.CommandPath()
 	}
 	return "hako build"
 }
@@ -306,7 +298,7 @@ func (c *command) build(ctx context.Context, operands []string) error {
 	if err := errors.Join(err, end()); err != nil {
 		return buildError{err}
 	}
-	c.report(result)
+	reportTo(c.ui, result)
 	return nil
 }
 
@@ -327,16 +319,16 @@ func (c *command) events() (_ event.Sink, end func() error, err error) {
 	return event.Sinks{c.ui, t}, func() error { return errors.Join(t.Close(), f.Close()) }, nil
 }
 
-// report says what came out. A dry run has no digest.
-func (c *command) report(r *build.Result) {
+// reportTo says what came out. A dry run has no digest.
+func reportTo(to event.Sink, r *build.Result) {
 	if r.Digest == "" {
 		return
 	}
 	if len(r.Destinations) == 0 {
-		c.ui.Emit(event.Info{Message: "built " + r.Digest.String()})
+		to.Emit(event.Info{Message: "built " + r.Digest.String()})
 	}
 	for _, d := range r.Destinations {
-		c.ui.Emit(event.Info{Message: "Pushed " + withoutTag(d) + "@" + r.Digest.String()}) // kaniko's words: jobs look for them
+		to.Emit(event.Info{Message: "Pushed " + withoutTag(d) + "@" + r.Digest.String()}) // kaniko's words: jobs look for them
 	}
 }
 
@@ -371,21 +363,28 @@ func (c *command) logFormat() string {
 }
 
 // warn tells of spellings that are old and of variables that do nothing.
-func (c *command) warn() {
+func (c *command) warn() { c.warnTo(c.ui) }
+
+func (c *command) warnTo(to event.Sink) {
 	for _, f := range flags() {
 		if f.alias != "" && f.forks != "D" && c.spelled(f.name) {
-			c.ui.Emit(event.Warning{Message: fmt.Sprintf("--%s is an old spelling; use --%s", f.name, f.alias)})
+			to.Emit(event.Warning{Message: fmt.Sprintf("--%s is an old spelling; use --%s", f.name, f.alias)})
 		}
 	}
-	for _, f := range flags() {
-		if f.tell && !c.vs.byName[f.name].isDefault() {
-			c.ui.Emit(event.Warning{Message: fmt.Sprintf("--%s has no effect: %s", f.name, f.why)})
-		}
-	}
-	c.warnOfGit()
+	warnOfEffects(c.vs, to)
 	if set := c.features(); len(set) > 0 {
-		c.ui.Emit(event.Warning{Message: "no effect: " + strings.Join(set, ", ") + ": " + whyFeatures})
+		to.Emit(event.Warning{Message: "no effect: " + strings.Join(set, ", ") + ": " + whyFeatures})
 	}
+}
+
+// warnOfEffects tells of flags that were given and do nothing.
+func warnOfEffects(vs *values, to event.Sink) {
+	for _, f := range flags() {
+		if f.tell && !vs.byName[f.name].isDefault() {
+			to.Emit(event.Warning{Message: fmt.Sprintf("--%s has no effect: %s", f.name, f.why)})
+		}
+	}
+	warnOfGit(vs, to)
 }
 
 // spelled says whether a flag was given under this very name.

@@ -84,8 +84,8 @@ func (g *gitOptions) set(key, value string) (err error) {
 }
 
 // warnOfGit tells of keys that have no effect because nobody knows them.
-func (c *command) warnOfGit() {
-	g, err := parseGit(c.vs.list("git"))
+func warnOfGit(vs *values, to event.Sink) {
+	g, err := parseGit(vs.list("git"))
 	if err != nil {
 		return // request has said it
 	}
@@ -94,6 +94,6 @@ func (c *command) warnOfGit() {
 		if near, ok := diag.Nearest(key, gitKeys()); ok {
 			text += fmt.Sprintf("; did you mean %s?", near)
 		}
-		c.ui.Emit(event.Warning{Message: text})
+		to.Emit(event.Warning{Message: text})
 	}
 }

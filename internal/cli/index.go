@@ -68,7 +68,7 @@ func (c *command) index(ctx context.Context, images []string) error {
 	if err != nil {
 		return pushError{err}
 	}
-	c.report(result)
+	reportTo(c.ui, result)
 	return nil
 }
 

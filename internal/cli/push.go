@@ -94,7 +94,7 @@ func (c *command) push(ctx context.Context, image string, args []string) error {
 	}
 	results, err := build.Push(ctx, c.buildEnv(c.ui), req)
 	for i := range results {
-		c.report(&results[i])
+		reportTo(c.ui, &results[i])
 	}
 	if err != nil {
 		return pushError{err}

@@ -7,6 +7,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -25,6 +26,11 @@ func (e submitError) Unwrap() error { return e.error }
 
 // submitFlags are those that "hako submit" has besides those of a build.
 func submitFlags() []flag {
+	return slices.Concat(clusterFlags(), podFlags(), manyFlags("16"))
+}
+
+// clusterFlags are those of one call of "hako submit".
+func clusterFlags() []flag {
 	text := func(name, def, help string) flag {
 		return flag{name: name, kind: stringKind, def: def, help: help, forks: "H", status: used}
 	}
@@ -32,6 +38,17 @@ func submitFlags() []flag {
 		text("namespace", "", "namespace of the Job; the kubeconfig's if not given"),
 		text("kubeconfig", "", "kubeconfig; KUBECONFIG, ~/.kube/config or the pod's own account if not given"),
 		text("kube-context", "", "one of the kubeconfig's contexts"),
+		{name: "detach", kind: boolKind, def: "false", help: "print the Job's name and leave it running", forks: "H", status: used},
+		text("attach", "", "follow a Job that is there already, in place of making one"),
+	}
+}
+
+// podFlags are about the Job and the pod of one build: each build of a file may have its own.
+func podFlags() []flag {
+	text := func(name, def, help string) flag {
+		return flag{name: name, kind: stringKind, def: def, help: help, forks: "H", status: used}
+	}
+	return []flag{
 		text("executor-image", "", "image that the pod runs; HAKO_EXECUTOR_IMAGE if not given"),
 		text("job-name", "", "name of the Job; a new one if not given"),
 		text("service-account", "", "service account of the pod, which gets its token"),
@@ -46,8 +63,6 @@ func submitFlags() []flag {
 		{name: "timeout", kind: durationKind, def: "0s", help: "time for the whole Job, waiting included; 0 is no bound", forks: "H", status: used},
 		{name: "ttl-after-finished", kind: durationKind, def: "1h0m0s", help: "how long the Job is kept when it has ended; negative is for ever", forks: "H", status: used},
 		text("context-repo", "", "repository that a local context is sent to; that of the first destination if not given"),
-		{name: "detach", kind: boolKind, def: "false", help: "print the Job's name and leave it running", forks: "H", status: used},
-		text("attach", "", "follow a Job that is there already, in place of making one"),
 	}
 }
 
@@ -63,7 +78,13 @@ func newSubmitValues() *values {
 func (c *command) submitCommand() *cobra.Command {
 	vs := newSubmitValues()
 	cmd := &cobra.Command{
-		Use: "submit [PATH]", Short: "Build an image as a Job of a Kubernetes cluster", Args: c.operands,
+		Use: "submit [PATH | NAME…]", Short: "Build an image as a Job of a Kubernetes cluster, or many that a file names",
+		Args: func(cmd *cobra.Command, args []string) error {
+			if isMany(vs) {
+				return nil // names of builds
+			}
+			return c.operands(cmd, args)
+		},
 		RunE: func(cmd *cobra.Command, args []string) error {
 			c.vs = vs
 			return c.submit(cmd.Context(), args)
@@ -89,6 +110,12 @@ func (c *command) submit(ctx context.Context, operands []string) error {
 		return err
 	}
 	vs := c.vs
+	if isMany(vs) {
+		return c.submitMany(ctx, operands)
+	}
+	if err := onlyMany(vs); err != nil {
+		return usageError{err}
+	}
 	attach := vs.str("attach")
 	if attach != "" && len(operands) > 0 {
 		return usageError{errors.New("--attach follows a Job that has its context already")}
@@ -103,10 +130,7 @@ func (c *command) submit(ctx context.Context, operands []string) error {
 		return usageError{err}
 	}
 	c.warn()
-	to, err := cluster.Connect(cluster.Options{
-		Kubeconfig: vs.str("kubeconfig"), Context: vs.str("kube-context"), Namespace: vs.str("namespace"), Getenv: c.getenv,
-		UserAgent: "hako/" + c.env.Version, Warn: func(text string) { c.ui.Emit(event.Warning{Message: text}) },
-	})
+	to, err := c.connect(vs)
 	if err != nil {
 		return submitError{err}
 	}
@@ -125,6 +149,14 @@ func (c *command) submit(ctx context.Context, operands []string) error {
 		_, err = fmt.Fprintln(c.env.Stdout, made.Job)
 	}
 	return err
+}
+
+// connect finds the cluster that flags name.
+func (c *command) connect(vs *values) (*cluster.Client, error) {
+	return cluster.Connect(cluster.Options{
+		Kubeconfig: vs.str("kubeconfig"), Context: vs.str("kube-context"), Namespace: vs.str("namespace"), Getenv: c.getenv,
+		UserAgent: "hako/" + c.env.Version, Warn: func(text string) { c.ui.Emit(event.Warning{Message: text}) },
+	})
 }
 
 // submitRequest turns the flags into a build in a cluster.

@@ -80,6 +80,14 @@ type Warning struct {
 	Span                   diag.Span
 }
 
+// Of is an event of one build where several are shown together.
+type Of struct {
+	// Build is its name.
+	Build string
+	// Event is not an Of.
+	Event Event
+}
+
 // Info is a line for the log.
 type Info struct{ Message string }
 
@@ -95,6 +103,7 @@ func (Span) event()        {}
 func (Warning) event()     {}
 func (Info) event()        {}
 func (Debug) event()       {}
+func (Of) event()          {}
 
 // Sinks passes every event on to each of its sinks.
 type Sinks []Sink
@@ -105,6 +114,15 @@ func (s Sinks) Emit(e Event) {
 		to.Emit(e)
 	}
 }
+
+// Named is a Sink that says of every event which of several builds it is of.
+type Named struct {
+	Build string
+	To    Sink
+}
+
+// Emit passes e on.
+func (n Named) Emit(e Event) { n.To.Emit(Of{n.Build, e}) }
 
 // Discard is a Sink that drops everything.
 type Discard struct{}

@@ -33,8 +33,10 @@ const (
 	// platformAnnotation is the platform of a Job that is one of several, and buildLabel the name that these have in common.
 	platformAnnotation = "hako.dev/platform"
 	buildLabel         = "hako.dev/build"
-	labelName          = "app.kubernetes.io/name"
-	labelManaged       = "app.kubernetes.io/managed-by"
+	// RunLabel is the label that the Jobs of one run of many builds have in common.
+	RunLabel     = "hako.dev/run"
+	labelName    = "app.kubernetes.io/name"
+	labelManaged = "app.kubernetes.io/managed-by"
 )
 
 // The defaults. A limit is always set: a pod without one takes others of its node with it.

@@ -75,6 +75,8 @@ type Env struct {
 	Cluster *cluster.Client
 	// Build is the world of what is done here; its Events get what happens in the pod, too.
 	Build build.Env
+	// Contexts, if not nil, are the contexts that were sent already, and get those that are sent: they are deleted with it.
+	Contexts *Contexts
 }
 
 // Result is what became of a build.
@@ -101,8 +103,8 @@ func (e *FailedError) Unwrap() error { return e.err }
 // ExitCode is the pod's.
 func (e *FailedError) ExitCode() int { return e.Code }
 
-// validate refuses what cannot be.
-func (r *Request) validate() error {
+// Validate refuses what cannot be. Build does the same.
+func (r *Request) Validate() error {
 	if r.Job.Image == "" {
 		return &diag.Error{
 			What: "it is not said which image the pod runs",

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 
@@ -22,7 +23,7 @@ import (
 //
 // A build for several platforms is one Job for each, and an index that is made here when all have succeeded.
 func Build(ctx context.Context, env Env, req Request) (*Result, error) {
-	if err := req.validate(); err != nil {
+	if err := req.Validate(); err != nil {
 		return nil, err
 	}
 	parts, err := req.Parts()
@@ -128,6 +129,13 @@ func (s *submitted) warn(text string) { s.env.Build.Events.Emit(event.Warning{Me
 // prepare gathers credentials and sends the context.
 func (s *submitted) prepare(ctx context.Context) error {
 	r := s.req
+	to, err := s.contextRepository()
+	if err != nil {
+		return err
+	}
+	if to != "" {
+		r.CredentialsFor = append(slices.Clip(r.CredentialsFor), to)
+	}
 	if r.Job.RegistrySecret == "" && len(r.CredentialsFor) > 0 {
 		config, err := build.DockerConfig(ctx, s.env.Build, r.Build.Registry, r.CredentialsFor)
 		if err != nil {
@@ -144,25 +152,39 @@ func (s *submitted) prepare(ctx context.Context) error {
 	if r.PassContext {
 		return nil
 	}
+	s.context, err = s.env.Contexts.place(ctx, r, to, func() (string, error) { return s.sendContext(ctx, to) })
+	return err
+}
+
+// contextRepository is where the context is sent; empty if it is not.
+func (s *submitted) contextRepository() (string, error) {
+	r := s.req
+	if r.PassContext {
+		return "", nil
+	}
 	to := r.ContextRepository
 	if o := r.Build.Outputs; to == "" && len(o.Destinations) > 0 {
 		ref, err := registry.ParseReference(o.Destinations[0])
 		if err != nil {
-			return err
+			return "", err
 		}
 		to = ref.Context().Name()
 	}
 	if to == "" {
-		return &diag.Error{What: "it is not said where the context can be sent to", Hint: "Give --context-repo, or a --destination whose registry takes it."}
+		return "", &diag.Error{What: "it is not said where the context can be sent to", Hint: "Give --context-repo, or a --destination whose registry takes it."}
 	}
-	req := r.Build
+	return s.env.Contexts.repository(r, to), nil
+}
+
+// sendContext sends the context to a repository, and returns its place.
+func (s *submitted) sendContext(ctx context.Context, to string) (string, error) {
+	req := s.req.Build
 	req.Compression, req.CompressionLevel = "zstd", 0 // what is said of compression is about the image's layers
 	pushed, err := build.PushContextOnce(ctx, s.env.Build, req, to, s.name)
 	if err != nil {
-		return err
+		return "", err
 	}
-	s.context = contextartifact.Scheme + pushed.Reference
-	return nil
+	return contextartifact.Scheme + pushed.Reference, nil
 }
 
 // create makes the Job, and then the Secret that goes with it: the kubelet waits for that.
@@ -174,6 +196,9 @@ func (s *submitted) create(ctx context.Context) error {
 	job, err := newJob(s.req, s.name, place)
 	if err != nil {
 		return err
+	}
+	if s.env.Contexts != nil {
+		delete(job.Annotations, contextAnnotation) // who attaches to the Job must not delete what others use
 	}
 	made, err := s.env.Cluster.CreateJob(ctx, job)
 	if err != nil {
@@ -242,18 +267,12 @@ func (s *submitted) forget(ctx context.Context) error {
 
 // forgetContext deletes the context, if one was sent.
 func (s *submitted) forgetContext(ctx context.Context) error {
-	if s.context == "" {
+	if s.context == "" || s.env.Contexts != nil {
 		return nil
 	}
 	ctx, stop := context.WithTimeout(context.WithoutCancel(ctx), cleanupTime)
 	defer stop()
-	err := build.DeleteContext(ctx, s.env.Build, s.req.Build.Registry, s.context[len(contextartifact.Scheme):])
-	switch {
-	case errors.Is(err, registry.ErrNoDelete):
-		s.env.Build.Events.Emit(event.Debug{Message: "the context stays at " + s.context + ": " + err.Error()})
-	case err != nil:
-		s.warn("the context stays at " + s.context + ": " + err.Error())
-	}
+	deleteContext(ctx, s.env.Build, s.req.Build.Registry, s.context)
 	return nil
 }
 

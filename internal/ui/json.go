@@ -9,7 +9,7 @@ import (
 )
 
 // record is one line of the JSON format. "time" (RFC 3339), "level", "msg" and "type" are always there;
-// the types and what else they have:
+// "build" is there where several builds are shown together. The types and what else they have:
 //
 //	step      a step begins           step; msg is the instruction
 //	output    a line of a command     step, stream (stdout, stderr); base64 if the line is not UTF-8: then msg is a rendering
@@ -32,6 +32,7 @@ type record struct {
 	LevelStr string  `json:"level"`
 	Type     string  `json:"type"`
 	Message  string  `json:"msg"`
+	Build    string  `json:"build,omitempty"`
 	Step     string  `json:"step,omitempty"`
 	Stream   string  `json:"stream,omitempty"`
 	Base64   string  `json:"base64,omitempty"`

@@ -3,7 +3,7 @@
 //
 // Text goes to two places: what RUN commands write to standard output goes to ours, everything else to standard error.
 // A command's lines pass unchanged while steps run one at a time; from the moment that two run together,
-// each line starts with its step's name. In JSON everything is on standard error; see record for the fields.
+// each line starts with its step's name. Where several builds are shown together, all lines have the name of their build. In JSON everything is on standard error; see record for the fields.
 package ui
 
 import (
@@ -100,11 +100,14 @@ type UI struct {
 
 	mu sync.Mutex // guards all below, and the writers
 	// active holds the steps that run; parallel stays true once two did.
-	active   map[string]bool
+	active   map[ofBuild]bool
 	parallel bool
 	// shown is when each transfer was last mentioned.
-	shown map[string]time.Time
+	shown map[ofBuild]time.Time
 }
+
+// ofBuild is a step or transfer of one of several builds, or of the only one, whose name is empty.
+type ofBuild struct{ build, id string }
 
 var _ event.Sink = (*UI)(nil)
 
@@ -116,41 +119,50 @@ func New(opts Options) *UI {
 	if opts.Level == 0 {
 		opts.Level = Info
 	}
-	return &UI{opts: opts, start: opts.Now(), active: map[string]bool{}, shown: map[string]time.Time{}}
+	return &UI{opts: opts, start: opts.Now(), active: map[ofBuild]bool{}, shown: map[ofBuild]time.Time{}}
 }
 
 // Emit shows e.
 func (u *UI) Emit(e event.Event) {
 	u.mu.Lock()
 	defer u.mu.Unlock()
+	if of, ok := e.(event.Of); ok {
+		u.emit(of.Build, of.Event)
+		return
+	}
+	u.emit("", e)
+}
+
+// emit shows an event of a build, whose name is empty if it is the only one.
+func (u *UI) emit(build string, e event.Event) {
 	switch e := e.(type) {
 	case event.StepStarted:
-		u.active[e.Step] = true
+		u.active[ofBuild{build, e.Step}] = true
 		u.parallel = u.parallel || len(u.active) > 1
-		u.line(record{level: Info, Type: "step", Step: e.Step, Message: e.Name})
+		u.line(record{level: Info, Type: "step", Build: build, Step: e.Step, Message: e.Name})
 	case event.StepOutput:
-		u.output(e)
+		u.output(build, e)
 	case event.StepDone:
-		delete(u.active, e.Step)
-		u.done(e)
+		delete(u.active, ofBuild{build, e.Step})
+		u.done(build, e)
 	case event.CacheMiss:
 		u.line(record{
-			level: Info, Type: "miss", Step: e.Step, Message: "not cached: " + e.Message, File: e.Span.File, Line: e.Span.Start,
+			level: Info, Type: "miss", Build: build, Step: e.Step, Message: "not cached: " + e.Message, File: e.Span.File, Line: e.Span.Start,
 			Kind: e.Kind, Subject: e.Subject, Change: e.Change, Cause: e.Cause,
 		})
 	case event.Progress:
-		u.progress(e)
+		u.progress(build, e)
 	case event.Warning:
-		u.line(warning(e))
+		u.line(warning(build, e))
 	case event.Info:
-		u.line(record{level: Info, Type: "log", Message: e.Message})
+		u.line(record{level: Info, Type: "log", Build: build, Message: e.Message})
 	case event.Debug:
-		u.line(record{level: Debug, Type: "log", Message: e.Message})
+		u.line(record{level: Debug, Type: "log", Build: build, Message: e.Message})
 	}
 }
 
-func warning(e event.Warning) record {
-	r := record{level: Warn, Type: "warning", Message: e.Message, Rule: e.Rule, Description: e.Description, URL: e.URL}
+func warning(build string, e event.Warning) record {
+	r := record{level: Warn, Type: "warning", Build: build, Message: e.Message, Rule: e.Rule, Description: e.Description, URL: e.URL}
 	if e.Rule != "" {
 		r.Message = e.Rule + ": " + e.Message
 	}
@@ -160,18 +172,18 @@ func warning(e event.Warning) record {
 	return r
 }
 
-func (u *UI) output(e event.StepOutput) {
+func (u *UI) output(build string, e event.StepOutput) {
 	line := strings.TrimSuffix(string(e.Line), "\n")
 	if u.opts.Format == JSON {
 		stream := "stdout"
 		if e.Stderr {
 			stream = "stderr"
 		}
-		u.json(record{level: Info, Type: "output", Step: e.Step, Stream: stream, Message: line})
+		u.json(record{level: Info, Type: "output", Build: build, Step: e.Step, Stream: stream, Message: line})
 		return
 	}
-	if u.parallel {
-		line = u.paint(stepColor, "["+e.Step+"]") + " " + line
+	if build != "" || u.parallel {
+		line = u.paint(stepColor, "["+strings.TrimSpace(build+" "+e.Step)+"]") + " " + line
 	}
 	w := u.opts.Stdout
 	if e.Stderr {
@@ -180,8 +192,8 @@ func (u *UI) output(e event.StepOutput) {
 	u.write(w, line+"\n")
 }
 
-func (u *UI) done(e event.StepDone) {
-	r := record{level: Info, Type: "done", Step: e.Step, Seconds: e.Duration.Seconds(), Cached: e.Cached}
+func (u *UI) done(build string, e event.StepDone) {
+	r := record{level: Info, Type: "done", Build: build, Step: e.Step, Seconds: e.Duration.Seconds(), Cached: e.Cached}
 	r.Message = "done in " + round(e.Duration).String()
 	switch {
 	case errors.Is(e.Err, blob.ErrLost):
@@ -209,27 +221,27 @@ func round(d time.Duration) time.Duration {
 }
 
 // progress shows a transfer only while it takes long: its first line comes after one interval.
-func (u *UI) progress(e event.Progress) {
-	now := u.opts.Now()
-	last, known := u.shown[e.ID]
+func (u *UI) progress(build string, e event.Progress) {
+	now, id := u.opts.Now(), ofBuild{build, e.ID}
+	last, known := u.shown[id]
 	if e.Finished {
-		delete(u.shown, e.ID)
-		u.line(record{level: Debug, Type: "progress", Transfer: e.ID, Done: e.Done, Total: e.Total, Finished: true, Message: e.What + ": " + Size(e.Done)})
+		delete(u.shown, id)
+		u.line(record{level: Debug, Type: "progress", Build: build, Transfer: e.ID, Done: e.Done, Total: e.Total, Finished: true, Message: e.What + ": " + Size(e.Done)})
 		return
 	}
 	if !known && !e.Due {
-		u.shown[e.ID] = now
+		u.shown[id] = now
 		return
 	}
 	if !e.Due && now.Sub(last) < progressInterval {
 		return
 	}
-	u.shown[e.ID] = now
+	u.shown[id] = now
 	message := e.What + ": " + Size(e.Done)
 	if e.Total > 0 {
 		message += " of " + Size(e.Total)
 	}
-	u.line(record{level: Info, Type: "progress", Transfer: e.ID, Done: e.Done, Total: e.Total, Message: message})
+	u.line(record{level: Info, Type: "progress", Build: build, Transfer: e.ID, Done: e.Done, Total: e.Total, Message: message})
 }
 
 // Size is a number of bytes for people.
@@ -260,6 +272,9 @@ func (u *UI) line(r record) {
 	}
 	if r.Step != "" {
 		text = u.paint(stepColor, r.Step) + " " + text
+	}
+	if r.Build != "" {
+		text = u.paint(stepColor, r.Build) + ": " + text
 	}
 	stamp := fmt.Sprintf("%04d", int(u.opts.Now().Sub(u.start).Seconds()))
 	if u.opts.Timestamps {

@@ -128,6 +128,42 @@ func TestPrefixOnceStepsRunTogether(t *testing.T) {
 	}
 }
 
+// TestBuildsHaveNames shows two builds whose steps have the same names: each line says which build it is of.
+func TestBuildsHaveNames(t *testing.T) {
+	t.Parallel()
+	c := newClock()
+	tell := func(u *UI) {
+		a, b := event.Named{Build: "a", To: u}, event.Named{Build: "b", To: u}
+		a.Emit(event.StepStarted{Step: "base/1", Name: "RUN make"})
+		a.Emit(event.StepOutput{Step: "base/1", Line: []byte("cc\n")})
+		b.Emit(event.StepOutput{Line: []byte("not of hako's\n")})
+		a.Emit(event.StepDone{Step: "base/1", Duration: 2 * time.Second})
+		b.Emit(event.Progress{ID: "x", What: "pull", Done: 1, Due: true})
+		b.Emit(event.CacheMiss{Step: "base/1", Message: "new"})
+		b.Emit(event.Warning{Message: "odd", Span: diag.Span{File: "Dockerfile", Start: 7, End: 7}})
+		u.Emit(event.Info{Message: "all"})
+	}
+	var log bytes.Buffer
+	tell(New(Options{Format: Text, Stdout: &log, Stderr: &log, Now: c.Now}))
+	want := `INFO[0000] a: base/1 RUN make
+[a base/1] cc
+[b] not of hako's
+INFO[0000] a: base/1 done in 2s
+INFO[0000] b: pull: 1 B
+INFO[0000] b: base/1 not cached: new
+WARN[0000] b: Dockerfile:7: odd
+INFO[0000] all
+`
+	if diff := cmp.Diff(want, log.String()); diff != "" {
+		t.Error(diff)
+	}
+	log.Reset()
+	tell(New(Options{Format: JSON, Stdout: &log, Stderr: &log, Now: c.Now}))
+	if got := strings.Count(log.String(), `"build":"`); got != 7 {
+		t.Errorf("%d of 8 lines name their build: %s", got, log.String())
+	}
+}
+
 func TestProgressSpeaksOnlyOfLongTransfers(t *testing.T) {
 	t.Parallel()
 	c := newClock()
