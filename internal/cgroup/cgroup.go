@@ -30,6 +30,22 @@ func memoryLimit(root fs.FS) int64 {
 	return limit
 }
 
+// MemoryTotal is how much memory there is for this process and its children, in bytes: its limit, or what the machine has, whichever
+// is less; 0 if neither can be known.
+func MemoryTotal() int64 { return memoryTotal(os.DirFS("/")) }
+
+func memoryTotal(root fs.FS) int64 {
+	const kibibyte = 1 << 10
+	limit, machine := memoryLimit(root), field(root, "proc/meminfo", "MemTotal:")
+	switch {
+	case machine <= 0 || machine > unlimited/kibibyte:
+		return limit
+	case limit == 0:
+		return machine * kibibyte
+	}
+	return min(limit, machine*kibibyte)
+}
+
 // OOMKills is how many processes the kernel has killed because this container, or a group above it that can be seen, had no memory
 // left; 0 if that cannot be read. Only a difference means something: the count began with the group.
 func OOMKills() int64 { return oomKills(os.DirFS("/")) }
@@ -86,7 +102,7 @@ func memoryGroups(root fs.FS) []group {
 	return out
 }
 
-// field is a number in a file of lines "name number", or 0.
+// field is a number in a file of lines "name number", which may have a unit, or 0.
 func field(root fs.FS, file, name string) int64 {
 	text, err := fs.ReadFile(root, file)
 	if err != nil {
@@ -94,7 +110,7 @@ func field(root fs.FS, file, name string) int64 {
 	}
 	for line := range strings.Lines(string(text)) {
 		f := strings.Fields(line)
-		if len(f) != 2 || f[0] != name {
+		if len(f) < 2 || f[0] != name {
 			continue
 		}
 		n, err := strconv.ParseInt(f[1], 10, 64)

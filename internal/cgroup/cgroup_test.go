@@ -64,3 +64,33 @@ func TestOOMKills(t *testing.T) {
 		})
 	}
 }
+
+func TestMemoryTotal(t *testing.T) {
+	t.Parallel()
+	const meminfo = "MemTotal:       2048 kB\nMemFree:        1 kB\n"
+	for name, c := range map[string]struct {
+		files map[string]string
+		want  int64
+	}{
+		"nothing known":       {nil, 0},
+		"no limit":            {map[string]string{"proc/meminfo": meminfo}, 2048 << 10},
+		"damaged":             {map[string]string{"proc/meminfo": "MemTotal: x kB\n", "proc/self/cgroup": "nonsense\n"}, 0},
+		"no number":           {map[string]string{"proc/meminfo": "MemTotal:\n"}, 0},
+		"beyond belief":       {map[string]string{"proc/meminfo": "MemTotal: 9223372036854775807 kB\n"}, 0},
+		"limit":               {map[string]string{"proc/meminfo": meminfo, "proc/self/cgroup": "0::/\n", "sys/fs/cgroup/memory.max": "1048576\n"}, 1 << 20},
+		"limit, nothing else": {map[string]string{"proc/self/cgroup": "0::/\n", "sys/fs/cgroup/memory.max": "1048576\n"}, 1 << 20},
+		"limit of no use":     {map[string]string{"proc/meminfo": meminfo, "proc/self/cgroup": "0::/\n", "sys/fs/cgroup/memory.max": "1073741824\n"}, 2048 << 10},
+		"without limit":       {map[string]string{"proc/meminfo": meminfo, "proc/self/cgroup": "4:memory:/\n", "sys/fs/cgroup/memory/memory.limit_in_bytes": "9223372036854771712\n"}, 2048 << 10},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			root := fstest.MapFS{}
+			for p, text := range c.files {
+				root[p] = &fstest.MapFile{Data: []byte(text)}
+			}
+			if got := memoryTotal(root); got != c.want {
+				t.Errorf("got %d, want %d", got, c.want)
+			}
+		})
+	}
+}

@@ -136,6 +136,7 @@ func Start[Q, A any](c *Command) (*Process[Q, A], error) {
 	if err := <-started; err != nil {
 		return nil, errors.Join(fmt.Errorf("start %s: %w", c.Title, err), w.close(), logs.Close())
 	}
+	_ = chooseForOOM(p.cmd.Process.Pid) // where /proc cannot be written, the kernel chooses by size alone
 	go p.dispatch()
 	if c.Started == nil {
 		return p, nil

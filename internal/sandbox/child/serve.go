@@ -21,6 +21,7 @@ type Server[Q, A any] interface {
 // are not waited for: the process is expected to end.
 func Serve[Q, A any](s Server[Q, A]) error {
 	unix.CloseOnExec(Socket)
+	weighIn()
 	w, err := newWire(os.NewFile(Socket, "builder"))
 	if err != nil {
 		return err

@@ -46,7 +46,7 @@ func RunWith(t *testing.T, traits Traits, open func(t *testing.T) sandbox.Engine
 	for _, group := range []cases{
 		exitCases(), startCases(), workingDirectoryCases(), outputCases(), fileCases(), specialFileCases(), removalCases(), identityCases(),
 		surroundingCases(), deviceCases(), isolationCases(), chainCases(), cancelCases(), timeCases(),
-		bindCases(), tmpfsCases(), targetCases(), badTargetCases(), cacheCases(), sharedCacheCases(), keptCacheCases(), socketCases(), networkCases(),
+		bindCases(), tmpfsCases(), targetCases(), badTargetCases(), cacheCases(), sharedCacheCases(), keptCacheCases(), socketCases(), networkCases(), memoryCases(),
 	} {
 		for name, f := range group {
 			t.Run(name, func(t *testing.T) {

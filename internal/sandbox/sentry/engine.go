@@ -22,6 +22,7 @@ import (
 	"os"
 	"sync"
 
+	"hako/internal/cgroup"
 	"hako/internal/sandbox"
 	"hako/internal/sandbox/child"
 	"hako/internal/sandbox/remote"
@@ -67,7 +68,7 @@ var _ sandbox.Engine = (*Engine)(nil)
 // by others of the same user. The caller closes the engine. A step returns an [*UnavailableError] if no sandbox can be started.
 func New(ctx context.Context, options Options) (*Engine, error) {
 	if options.MemoryTotal == 0 {
-		options.MemoryTotal = memoryTotal("/")
+		options.MemoryTotal = uint64(max(0, cgroup.MemoryTotal())) //nolint:gosec // not negative
 	}
 	e := &Engine{options: options, platform: options.Platform}
 	var err error
