@@ -7,6 +7,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net"
 	"net/http"
 	"os"
 	"path/filepath"
@@ -216,6 +217,12 @@ func IsTemporary(err error) bool {
 	var lost *ConnectionError
 	return errors.As(err, &lost) || apierrors.IsServerTimeout(err) || apierrors.IsTimeout(err) || apierrors.IsTooManyRequests(err) ||
 		apierrors.IsInternalError(err) || apierrors.IsServiceUnavailable(err)
+}
+
+// IsUnsent says that a request never left: there is no connection to the API server.
+func IsUnsent(err error) bool {
+	var broken *net.OpError
+	return errors.As(err, &broken) && broken.Op == "dial"
 }
 
 // IsNotFound says that something does not exist.

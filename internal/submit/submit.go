@@ -1,6 +1,7 @@
 package submit
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -66,12 +67,12 @@ func (s *submitted) free(ctx context.Context) error {
 
 // start makes the Job and what goes with it, or nothing.
 func (s *submitted) start(ctx context.Context) error {
-	err := s.create(ctx)
-	if cluster.IsExists(err) {
-		return s.taken() // what has this name, the context too, belongs to the other
-	}
-	if err != nil {
-		return errors.Join(err, s.giveUp(ctx), s.forget(ctx))
+	if err := s.create(ctx); err != nil {
+		left := s.undo(ctx, err)
+		if errors.Is(err, errTaken) {
+			err = s.taken()
+		}
+		return errors.Join(err, left)
 	}
 	s.say("created the Job " + s.name + " in namespace " + s.env.Cluster.Namespace)
 	return nil
@@ -112,7 +113,15 @@ type submitted struct {
 	names    []string
 	// shared says that the context is that of other Jobs, too.
 	shared bool
+	// created is what is known of the Job while it is created, mark what tells it from another's.
+	created created
+	mark    string
+	// othersSecret says that the Secret of the Job's name is not ours.
+	othersSecret bool
 }
+
+// errTaken says that the Job's name is another's.
+var errTaken = errors.New("there is a Job of this name already")
 
 // taken says that there is a Job of the name already.
 func (s *submitted) taken() error {
@@ -200,7 +209,7 @@ func (s *submitted) create(ctx context.Context) error {
 	if s.env.Contexts != nil {
 		delete(job.Annotations, contextAnnotation) // who attaches to the Job must not delete what others use
 	}
-	made, err := s.env.Cluster.CreateJob(ctx, job)
+	made, err := s.createJob(ctx, job)
 	if err != nil {
 		return err
 	}
@@ -208,7 +217,7 @@ func (s *submitted) create(ctx context.Context) error {
 	if err != nil || secret == nil {
 		return err
 	}
-	return s.env.Cluster.CreateSecret(ctx, secret)
+	return s.createSecret(ctx, secret)
 }
 
 // cleanupTime is how long cleaning up may take: longer than the pod's grace period.
@@ -234,20 +243,31 @@ func oneLine(err error) string { return strings.Join(strings.Fields(diag.Format(
 func (s *submitted) cancel(ctx context.Context) error {
 	ctx, stop := context.WithTimeout(context.WithoutCancel(ctx), cleanupTime)
 	defer stop()
-	err := s.env.Cluster.DeleteJob(ctx, s.name)
-	for err == nil {
-		_, err = s.env.Cluster.Job(ctx, s.name)
-		if err == nil {
-			err = web.Sleep(ctx, interval)
-		} else if cluster.IsForbidden(err) {
-			return nil // it is being deleted
+	for asked := false; ; {
+		var err error
+		if asked {
+			_, err = s.env.Cluster.Job(ctx, s.name)
+		} else {
+			err = s.env.Cluster.DeleteJob(ctx, s.name)
+		}
+		switch {
+		case asked && (cluster.IsNotFound(err) || cluster.IsForbidden(err)):
+			return nil // it is gone, or on its way
+		case err != nil && !cluster.IsTemporary(err):
+			return s.mayGoOn(err)
+		case err == nil && !asked:
+			asked = true
+			continue
+		}
+		if ended := web.Sleep(ctx, interval); ended != nil {
+			return s.mayGoOn(cmp.Or(err, ended))
 		}
 	}
-	if cluster.IsNotFound(err) {
-		return nil
-	}
+}
+
+func (s *submitted) mayGoOn(cause error) error {
 	return &diag.Error{
-		What: "the Job " + s.name + " may go on", Cause: err,
+		What: "the Job " + s.name + " may go on", Cause: cause,
 		Hint: "See to it by hand: kubectl delete job --namespace " + s.env.Cluster.Namespace + " " + s.name,
 	}
 }
@@ -256,7 +276,9 @@ func (s *submitted) cancel(ctx context.Context) error {
 func (s *submitted) forget(ctx context.Context) error {
 	ctx, stop := context.WithTimeout(context.WithoutCancel(ctx), cleanupTime)
 	defer stop()
-	if err := s.env.Cluster.DeleteSecret(ctx, s.name); err != nil {
+	if s.othersSecret {
+		s.env.Build.Events.Emit(event.Debug{Message: "the Secret " + s.name + " is another's, and is left alone"})
+	} else if err := s.env.Cluster.DeleteSecret(ctx, s.name); err != nil {
 		s.env.Build.Events.Emit(event.Debug{Message: err.Error() + "; it is deleted with the Job"})
 	}
 	if s.shared {

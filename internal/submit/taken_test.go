@@ -3,15 +3,11 @@ package submit_test
 import (
 	"fmt"
 	"net/http"
-	"net/http/httptest"
-	"os"
-	"path/filepath"
 	"strings"
 	"sync"
 	"testing"
 
 	"hako/internal/build"
-	"hako/internal/cluster"
 	"hako/internal/event"
 	"hako/internal/submit"
 )
@@ -25,7 +21,7 @@ func TestTakenNameIsLeftAlone(t *testing.T) {
 			t.Parallel()
 			var mu sync.Mutex
 			var changes []string
-			api := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			api := http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 				mu.Lock()
 				defer mu.Unlock()
 				if r.Method != http.MethodGet {
@@ -42,21 +38,11 @@ func TestTakenNameIsLeftAlone(t *testing.T) {
 				}
 				w.WriteHeader(code)
 				fmt.Fprintf(w, `{"kind":"Status","apiVersion":"v1","status":"Failure","reason":%q,"code":%d}`, reason, code)
-			}))
-			t.Cleanup(api.Close)
-			config := filepath.Join(t.TempDir(), "config")
-			text := fmt.Sprintf("apiVersion: v1\nkind: Config\nclusters: [{name: c, cluster: {server: %q}}]\ncontexts: [{name: c, context: {cluster: c}}]\ncurrent-context: c\n", api.URL)
-			if err := os.WriteFile(config, []byte(text), 0o600); err != nil {
-				t.Fatal(err)
-			}
+			})
+			c := connect(t, api)
 			none := func(string) string { return "" }
-			c, err := cluster.Connect(cluster.Options{Kubeconfig: config, Namespace: "n", Getenv: none})
-			if err != nil {
-				t.Fatal(err)
-			}
-			t.Cleanup(c.Close)
 			req := submit.Request{PassContext: true, Build: build.Request{Context: "https://git.example/a.git"}, Job: submit.Job{Name: "mine", Image: "executor"}}
-			_, err = submit.Build(t.Context(), submit.Env{Cluster: c, Build: build.Env{Getenv: none, Events: event.Discard{}}}, req)
+			_, err := submit.Build(t.Context(), submit.Env{Cluster: c, Build: build.Env{Getenv: none, Events: event.Discard{}}}, req)
 			if err == nil || !strings.Contains(err.Error(), "there is a Job mine") {
 				t.Errorf("got %v", err)
 			}
