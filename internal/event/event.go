@@ -30,6 +30,8 @@ type StepOutput struct {
 	Step   string
 	Stderr bool
 	Line   []byte
+	// Named says that the line is to be shown with its step even if no other runs.
+	Named bool
 }
 
 // StepDone says that the step ended. Err is nil on success.

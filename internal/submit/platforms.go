@@ -56,11 +56,15 @@ func buildParts(ctx context.Context, env Env, req *Request, platforms []string) 
 		return nil, err
 	}
 	for _, p := range platforms {
-		part := w.part(p)
-		if err := part.free(ctx); err != nil {
+		w.jobs = append(w.jobs, w.part(p))
+	}
+	for _, s := range w.jobs {
+		if req.Job.Name == "" {
+			break // it is new
+		}
+		if err := s.free(ctx); err != nil {
 			return nil, err
 		}
-		w.jobs = append(w.jobs, part)
 	}
 	if !req.Build.Outputs.NoPush {
 		if err := build.CheckIndex(ctx, env.Build, w.index); err != nil {
@@ -283,7 +287,7 @@ func (o ofPlatform) Emit(e event.Event) {
 		m.Step = before + m.Step
 		e = m
 	case event.StepOutput:
-		m.Step = strings.TrimSpace(before + m.Step)
+		m.Step, m.Named = strings.TrimSpace(before+m.Step), true
 		e = m
 	case event.StepDone:
 		m.Step = before + m.Step

@@ -177,7 +177,7 @@ func TestEventsNameThePlatform(t *testing.T) {
 	}
 	want := func(p string) []event.Event {
 		return []event.Event{
-			event.StepStarted{Step: p + " a/1"}, event.StepOutput{Step: p + " a/1"}, event.StepOutput{Step: p}, event.StepDone{Step: p + " a/1"}, event.CacheMiss{Step: p + " a/1"},
+			event.StepStarted{Step: p + " a/1"}, event.StepOutput{Step: p + " a/1", Named: true}, event.StepOutput{Step: p, Named: true}, event.StepDone{Step: p + " a/1"}, event.CacheMiss{Step: p + " a/1"},
 			event.Progress{ID: p + " x", What: p + " layer"}, event.Info{Message: p + " m"}, event.Debug{Message: p + " m"}, event.Warning{Message: p + " m"},
 		}
 	}

@@ -187,10 +187,18 @@ func (f *follower) waited(p *corev1.Pod, w *corev1.ContainerStateWaiting, patien
 		}
 		return &diag.Error{
 			What: "the node cannot pull the executor image " + image + ": " + w.Message,
-			Hint: "Correct --executor-image, or give the pod imagePullSecrets with --pod-template or --service-account.",
+			Hint: imageHint(w.Message),
 		}
 	}
 	return &diag.Error{What: "the container cannot start: " + w.Reason + ": " + w.Message, Hint: "Correct --pod-template, or see kubectl describe pod --namespace " + f.env.Cluster.Namespace + " " + p.Name}
+}
+
+// imageHint tells what to do about an executor image that cannot be pulled, by containerd's words.
+func imageHint(message string) string {
+	if strings.Contains(message, "no match for platform") {
+		return "Push the executor image for the architecture of this node, too, and join both with hako index."
+	}
+	return "Correct --executor-image, or give the pod imagePullSecrets with --pod-template or --service-account."
 }
 
 // sandbox tells what keeps a pod from starting that only events say: volumes that are missing, networks that fail.

@@ -125,10 +125,11 @@ var errTaken = errors.New("there is a Job of this name already")
 
 // taken says that there is a Job of the name already.
 func (s *submitted) taken() error {
-	return &diag.Error{
-		What: "there is a Job " + s.name + " in namespace " + s.env.Cluster.Namespace + " already",
-		Hint: "Follow it with --attach " + s.name + ", or give another --job-name.",
+	hint := "Follow it with --attach " + s.name + ", or give another --job-name."
+	if s.shared {
+		hint = "Give another --job-name."
 	}
+	return &diag.Error{What: "there is a Job " + s.name + " in namespace " + s.env.Cluster.Namespace + " already", Hint: hint}
 }
 
 func (s *submitted) say(text string) { s.env.Build.Events.Emit(event.Info{Message: text}) }

@@ -182,7 +182,7 @@ func (u *UI) output(build string, e event.StepOutput) {
 		u.json(record{level: Info, Type: "output", Build: build, Step: e.Step, Stream: stream, Message: line})
 		return
 	}
-	if build != "" || u.parallel {
+	if build != "" || u.parallel || e.Named {
 		line = u.paint(stepColor, "["+strings.TrimSpace(build+" "+e.Step)+"]") + " " + line
 	}
 	w := u.opts.Stdout
