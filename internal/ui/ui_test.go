@@ -117,12 +117,13 @@ func TestPrefixOnceStepsRunTogether(t *testing.T) {
 	say := func(step, line string) { u.Emit(event.StepOutput{Step: step, Line: []byte(line)}) }
 	u.Emit(event.StepStarted{Step: "a/1"})
 	say("a/1", "alone\n")
+	u.Emit(event.StepOutput{Step: "a/1", Line: []byte("of several pods\n"), Named: true})
 	u.Emit(event.StepStarted{Step: "b/1"})
 	say("a/1", "one\n")
 	say("b/1", "two\n")
 	u.Emit(event.StepDone{Step: "a/1"})
 	say("b/1", "still named\n")
-	want := "alone\n[a/1] one\n[b/1] two\n[b/1] still named\n"
+	want := "alone\n[a/1] of several pods\n[a/1] one\n[b/1] two\n[b/1] still named\n"
 	if diff := cmp.Diff(want, out.String()); diff != "" {
 		t.Errorf("standard output (-want +got):\n%s", diff)
 	}

@@ -15,6 +15,7 @@ func TestKubernetes(t *testing.T) {
 		{"Manifests", testManifests},
 		{"Kaniko", testKaniko},
 		{"Submit", testSubmit},
+		{"Platforms", testPlatforms},
 		{"Rights", testRights},
 		{"Chart", testChart},
 		{"Debian", testDebian},

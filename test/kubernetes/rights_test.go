@@ -66,9 +66,14 @@ func (s *submitter) submit(t *testing.T, more ...string) lab.Result {
 // interrupt submits a build that does not end, and stops it with SIGINT while its step runs. It returns what was written.
 func (s *submitter) interrupt(t *testing.T) string {
 	t.Helper()
+	return interrupt(t, "RUN sleep", s.args("-f", filepath.Join(s.dir, "slow")))
+}
+
+// interrupt runs a command, and stops it with SIGINT when a line of its standard error has the text at. It returns what was written.
+func interrupt(t *testing.T, at string, args []string) string {
+	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
 	defer cancel()
-	args := s.args("-f", filepath.Join(s.dir, "slow"))
 	cmd := exec.CommandContext(ctx, args[0], args[1:]...)
 	stderr, err := cmd.StderrPipe()
 	if err != nil {
@@ -80,7 +85,7 @@ func (s *submitter) interrupt(t *testing.T) string {
 	var out strings.Builder
 	for in, stopped := bufio.NewScanner(stderr), false; in.Scan(); {
 		out.WriteString(in.Text() + "\n")
-		if !stopped && strings.Contains(in.Text(), "RUN sleep") {
+		if !stopped && strings.Contains(in.Text(), at) {
 			stopped = true
 			if err := cmd.Process.Signal(syscall.SIGINT); err != nil {
 				t.Fatal(err)
