@@ -124,7 +124,7 @@ func testConfiguration(t *testing.T, f *fixture) {
 func testPaths(t *testing.T, f *fixture) {
 	script := `stat -c '%a %u %F' /kaniko /kaniko/.docker /kaniko/executor /kaniko/ssl/certs/ca-certificates.crt /etc/nsswitch.conf /workspace
 for n in hako warmer docker-credential-ecr-login docker-credential-gcr docker-credential-acr-env; do readlink /kaniko/$n; done
-readlink /bin/sh; readlink /busybox/sh; cat /busybox/LICENSE.txt`
+readlink /bin/sh; readlink /busybox/sh; nohup sh -c 'kill -HUP $$; echo still here'; cat /busybox/LICENSE.txt`
 	got := succeed(t, nil, "--entrypoint", "/bin/sh", f.images["debug"], "-c", script).Stdout
 	want := `777 0 directory
 777 0 directory
@@ -139,6 +139,7 @@ executor
 executor
 /busybox/sh
 busybox
+still here
 `
 	if !strings.HasPrefix(got, want) || !strings.Contains(got, "GNU General Public License") || !strings.Contains(got, "\nBusyBox v") {
 		t.Errorf("got\n%s\nwant\n%s", got, want)

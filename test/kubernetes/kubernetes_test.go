@@ -18,6 +18,7 @@ func TestKubernetes(t *testing.T) {
 		{"Platforms", testPlatforms},
 		{"Rights", testRights},
 		{"Chart", testChart},
+		{"Examples", testExamples},
 		{"Debian", testDebian},
 	} {
 		t.Run(part.name, func(t *testing.T) { part.run(t, f) })

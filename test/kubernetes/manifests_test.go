@@ -36,6 +36,8 @@ type shop struct {
 	want  string
 	// insecure are the flags for two registries without TLS, and those for the same image every time.
 	flags []string
+	// commit is the last one of the latest repository.
+	commit string
 }
 
 func newShop(t *testing.T, f *fixture) *shop {
@@ -168,6 +170,7 @@ func (s *shop) repository(t *testing.T) string {
 	gittest.Git(t, dir, "", "-C", work, "init", "-q")
 	gittest.Git(t, dir, "", "-C", work, "add", "-A")
 	gittest.Git(t, dir, "", "-C", work, "commit", "-qm", "one")
+	s.commit = strings.TrimSpace(gittest.Git(t, dir, "", "-C", work, "rev-parse", "HEAD"))
 	gittest.Git(t, dir, "", "clone", "-q", "--mirror", work, "app.git")
 	backend := gittest.Handler(dir)
 	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {

@@ -21,8 +21,6 @@ import (
 type submitter struct {
 	*fixture
 	ns, kubeconfig, dir string
-	// server is the API server's address on loopback.
-	server string
 }
 
 func newSubmitter(t *testing.T, f *fixture) *submitter {
@@ -38,7 +36,6 @@ func newSubmitter(t *testing.T, f *fixture) *submitter {
 	token := strings.TrimSpace(f.mustKubectl(t, "", "-n", s.ns, "create", "token", "hako-submit"))
 	config["users"].([]any)[0].(map[string]any)["user"] = map[string]any{"token": token}
 	config["contexts"].([]any)[0].(map[string]any)["context"].(map[string]any)["namespace"] = s.ns
-	s.server = strings.TrimPrefix(config["clusters"].([]any)[0].(map[string]any)["cluster"].(map[string]any)["server"].(string), "https://")
 	s.dir = f.writeFiles(t, map[string]string{
 		"Dockerfile": fmt.Sprintf("FROM %s\nRUN --mount=type=secret,id=s wc -c /run/secrets/s && id -u > /uid\n", must[string](t)(f.busybox())),
 		"slow":       fmt.Sprintf("FROM %s\nRUN sleep 600\n", must[string](t)(f.busybox())), "secret": "unspeakable",
@@ -124,8 +121,6 @@ func testRights(t *testing.T, f *fixture) {
 // fromPod submits a build from a pod, which finds the cluster by its account.
 func (s *submitter) fromPod(t *testing.T) {
 	t.Helper()
-	s.expose(t, s.server)
-	_, port, _ := strings.Cut(s.server, ":")
 	s.configMap(t, s.ns, "context", map[string]string{"Dockerfile": must[string](t)(read(filepath.Join(s.dir, "Dockerfile"))), "secret": "unspeakable"})
 	args := slices.DeleteFunc(s.args()[1:], func(a string) bool { return a == "--kubeconfig" || a == s.kubeconfig })
 	for i := range args {
@@ -133,18 +128,30 @@ func (s *submitter) fromPod(t *testing.T) {
 	}
 	e := succeed(t, s.runPod(t, s.ns, pod{
 		Name: "submits", Args: args,
-		// There is no network of services here: the API server's address stands in for it.
-		Env:     map[string]string{"KUBERNETES_SERVICE_HOST": "kubernetes.default.svc", "KUBERNETES_SERVICE_PORT": port},
 		Volumes: map[string]map[string]any{"/workspace": {"configMap": map[string]any{"name": "context"}}},
 		Change: func(spec map[string]any) {
 			spec["containers"].([]any)[0].(map[string]any)["command"] = []string{"hako"}
 			spec["serviceAccountName"], spec["automountServiceAccountToken"] = "hako-submit", true
-			spec["hostAliases"] = []any{map[string]any{"ip": s.bridge, "hostnames": []string{"kubernetes.default.svc"}}}
+			s.reachCluster(t, spec)
 		},
 	}))
 	if !strings.Contains(e.Log, "created the Job hako-rights-") || !strings.Contains(e.Log, "Pushed ") {
 		t.Errorf("log of the pod:\n%s", e.Log)
 	}
+}
+
+// reachCluster lets a pod find the API server, which has no address of a service here, as pods do.
+func (f *fixture) reachCluster(t *testing.T, spec map[string]any) {
+	t.Helper()
+	server := f.mustKubectl(t, "", "config", "view", "--minify", "-o", "jsonpath={.clusters[0].cluster.server}")
+	_, port, _ := strings.Cut(f.expose(t, strings.TrimPrefix(server, "https://")), ":")
+	c := spec["containers"].([]any)[0].(map[string]any)
+	env, _ := c["env"].([]any)
+	for name, value := range map[string]string{"KUBERNETES_SERVICE_HOST": "kubernetes.default.svc", "KUBERNETES_SERVICE_PORT": port} {
+		env = append(env, map[string]any{"name": name, "value": value})
+	}
+	c["env"] = env
+	spec["hostAliases"] = []any{map[string]any{"ip": f.bridge, "hostnames": []string{"kubernetes.default.svc"}}}
 }
 
 // withoutEach takes verbs away from the Role, one after the other: what is then missing is said, or done without.
