@@ -68,7 +68,7 @@ func (e usageError) Unwrap() error { return e.error }
 
 // Main runs the program with args, args[0] being its name, and returns its exit code:
 // 0 for success, the exit code of a failing RUN command (255 if a signal ended it), 128 plus the signal's number if
-// ctx was cancelled with a [SignalError], and 1 for any other failure.
+// ctx was cancelled with a [SignalError], 75 for a context that did not come whole over standard input, and 1 for any other failure.
 //
 // Under the name of a credential helper (docker-credential-ecr-login) it is one.
 func Main(ctx context.Context, env Env, args []string) int {
@@ -140,6 +140,9 @@ func (c *command) fail(ctx context.Context, cmd *cobra.Command, err error) int {
 	}
 	return codeOf(err)
 }
+
+// exitAgain says that the same may succeed if it is tried again: EX_TEMPFAIL of sysexits.h.
+const exitAgain = 75
 
 // failure is how err is told.
 func (c *command) failure(cmd *cobra.Command, err error) ui.Failure {

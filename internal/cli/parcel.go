@@ -246,8 +246,12 @@ func (p *parcel) contexts() error {
 		if isImage {
 			p.trust(image)
 		}
-		if !isImage && !isRemote(kv.Value) && !strings.HasPrefix(kv.Value, "target:") || strings.HasPrefix(kv.Value, "oci-layout://") {
-			return &diag.Error{What: "--build-context " + kv.Key + "=" + kv.Value + " is on this machine, and the build runs in a pod", Hint: "Send it with hako push-context, and name it as oci://…"}
+		if strings.HasPrefix(kv.Value, "oci-layout://") {
+			return &diag.Error{What: "--build-context " + kv.Key + "=" + kv.Value + " is on this machine, and the build runs in a pod", Hint: "Push the image to a registry, and name it as docker-image://…"}
+		}
+		if !isImage && !isRemote(kv.Value) && !strings.HasPrefix(kv.Value, "target:") {
+			p.req.Contexts = append(p.req.Contexts, kv)
+			continue
 		}
 		p.add("build-context", kv.Key+"="+kv.Value)
 	}

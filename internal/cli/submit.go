@@ -63,6 +63,7 @@ func podFlags() []flag {
 		{name: "timeout", kind: durationKind, def: "0s", help: "time for the whole Job, waiting included; 0 is no bound", forks: "H", status: used},
 		{name: "ttl-after-finished", kind: durationKind, def: "1h0m0s", help: "how long the Job is kept when it has ended; negative is for ever", forks: "H", status: used},
 		text("context-repo", "", "repository that a local context is sent to; that of the first destination if not given"),
+		{name: "context-stdin", kind: boolKind, def: "false", help: "send a local context straight to the pod, through its standard input, and not to a registry", forks: "H", status: used},
 	}
 }
 
@@ -166,7 +167,7 @@ func (c *command) submitRequest(vs *values, operands []string) (submit.Request, 
 		return submit.Request{}, err
 	}
 	req := submit.Request{
-		Build: local, PassContext: isRemote(local.Context), ContextRepository: vs.str("context-repo"), Detach: vs.bool("detach"),
+		Build: local, PassContext: isRemote(local.Context), StreamContext: vs.bool("context-stdin"), ContextRepository: vs.str("context-repo"), Detach: vs.bool("detach"),
 		Cached: local.Cache.Enabled && !local.NoCache,
 		Job: submit.Job{
 			Name: vs.str("job-name"), Image: firstSet(vs.str("executor-image"), c.getenv("HAKO_EXECUTOR_IMAGE")),

@@ -109,16 +109,16 @@ func TestSubmitCarries(t *testing.T) {
 func TestSubmitRefuses(t *testing.T) {
 	t.Parallel()
 	for line, want := range map[string]string{
-		"--tar-path x.tar":             "--tar-path needs this machine",
-		"--ssh default":                "--ssh default is an agent of this machine",
-		"--ssh a=.":                    "--ssh a: read key",
-		"--output type=local,dest=out": "--output writes to this machine",
-		"--cache-repo oci:/cache":      "is a directory, which a pod does not have",
-		"--cache-dir /cache":           "names what a pod does not have",
-		"--build-context a=../b":       "is on this machine",
-		"--dryrun":                     "--dryrun needs this machine",
-		"--trace t.json":               "--trace needs this machine",
-		"--secret id=a,src=missing":    "read the secret a",
+		"--tar-path x.tar":                  "--tar-path needs this machine",
+		"--ssh default":                     "--ssh default is an agent of this machine",
+		"--ssh a=.":                         "--ssh a: read key",
+		"--output type=local,dest=out":      "--output writes to this machine",
+		"--cache-repo oci:/cache":           "is a directory, which a pod does not have",
+		"--cache-dir /cache":                "names what a pod does not have",
+		"--build-context a=oci-layout:///b": "is on this machine",
+		"--dryrun":                          "--dryrun needs this machine",
+		"--trace t.json":                    "--trace needs this machine",
+		"--secret id=a,src=missing":         "read the secret a",
 	} {
 		_, err := parseSubmit(t, t.TempDir(), nil, append([]string{".", "-d", "r.example/app"}, strings.Fields(line)...))
 		if err == nil || !strings.Contains(err.Error(), want) {

@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"hako/internal/contextsource"
 	"os"
 	"text/tabwriter"
 	"time"
@@ -36,6 +37,9 @@ func codeOf(err error) int {
 	var inPod *submit.FailedError
 	if errors.As(err, &inPod) {
 		return inPod.Code
+	}
+	if errors.As(err, new(*contextsource.IncompleteError)) {
+		return exitAgain
 	}
 	var exit *sandbox.ExitError
 	if errors.As(err, &exit) && exit.ExitCode() > 0 {

@@ -45,6 +45,7 @@ type Options struct {
 type Client struct {
 	core, batch *rest.RESTClient
 	http        *http.Client
+	config      *rest.Config
 	codec       runtime.ParameterCodec
 	// Namespace is where everything is made and looked for; Server is the API server's address, for messages.
 	Namespace, Server string
@@ -63,7 +64,7 @@ func Connect(o Options) (*Client, error) {
 	config.WarningHandler = warnings{o.Warn}
 	// Builds make few requests, and hundreds of builds may share one client: the API server's own fairness does for them.
 	config.QPS = -1
-	c := &Client{Namespace: namespace, Server: config.Host}
+	c := &Client{Namespace: namespace, Server: config.Host, config: config}
 	if c.http, err = rest.HTTPClientFor(config); err != nil {
 		return nil, &diag.Error{What: "read the kubeconfig", Cause: err, Hint: "Correct the certificates and credentials in it."}
 	}
@@ -187,6 +188,8 @@ func (c *Client) explain(ctx context.Context, what string, err error) error {
 		return &diag.Error{What: what, Cause: err, Hint: c.forbiddenHint(err)}
 	case apierrors.IsNotFound(err) && strings.Contains(err.Error(), "namespaces "):
 		return &diag.Error{What: what, Cause: err, Hint: "Create it with: kubectl create namespace " + c.Namespace + "; or name another with --namespace."}
+	case errors.As(err, new(*noStreamError)):
+		return c.explainStream(what, err)
 	case errors.As(err, &known):
 		return &diag.Error{What: what, Cause: err}
 	}

@@ -75,20 +75,16 @@ func Push(ctx context.Context, client *registry.Client, ref string, t tree.Tree,
 	if o.Events == nil {
 		o.Events = event.Discard{}
 	}
-	file, err := o.File("context")
+	p, err := Pack(ctx, t, o)
 	if err != nil {
-		return nil, fmt.Errorf("store the context: %w", err)
-	}
-	defer func() { err = errors.Join(err, file.Close()) }()
-	layer, entries, err := pack(ctx, t, file, &o)
-	if err != nil {
-		return nil, fmt.Errorf("pack the context: %w", err)
-	}
-	repo := client.Repository(to, registry.Push)
-	if err := send(ctx, repo, layer, file, o.Events); err != nil {
 		return nil, err
 	}
-	data, err := manifest(layer, entries, o.Annotations)
+	defer func() { err = errors.Join(err, p.Close()) }()
+	repo := client.Repository(to, registry.Push)
+	if err := send(ctx, repo, p, o.Events); err != nil {
+		return nil, err
+	}
+	data, err := manifest(p.layer, p.Entries, o.Annotations)
 	if err != nil {
 		return nil, err
 	}
@@ -100,7 +96,7 @@ func Push(ctx context.Context, client *registry.Client, ref string, t tree.Tree,
 	if err := repo.PutManifest(ctx, as, ocispec.MediaTypeImageManifest, data); err != nil {
 		return nil, err
 	}
-	return &Pushed{Reference: repo.Name() + "@" + d.String(), Digest: d, Size: layer.Size, Entries: entries}, nil
+	return &Pushed{Reference: repo.Name() + "@" + d.String(), Digest: d, Size: p.Size(), Entries: p.Entries}, nil
 }
 
 // parse reads "repository" or "repository:tag"; there is no tag where none is written.
@@ -115,6 +111,40 @@ func parse(ref string) (name.Repository, string, error) {
 	}
 	return tag.Repository, "", nil
 }
+
+// Packed is the archive of a context, in a file without a name.
+type Packed struct {
+	// Entries is how many entries the archive has.
+	Entries int
+
+	layer ocispec.Descriptor
+	file  *os.File
+}
+
+// Pack makes the archive that Push sends. Memory does not grow with the tree. The caller closes it.
+func Pack(ctx context.Context, t tree.Tree, o Options) (*Packed, error) {
+	file, err := o.File("context")
+	if err != nil {
+		return nil, fmt.Errorf("store the context: %w", err)
+	}
+	layer, entries, err := pack(ctx, t, file, &o)
+	if err != nil {
+		return nil, errors.Join(fmt.Errorf("pack the context: %w", err), file.Close())
+	}
+	return &Packed{Entries: entries, layer: layer, file: file}, nil
+}
+
+// Digest is that of the archive as it is, compressed.
+func (p *Packed) Digest() digest.Digest { return p.layer.Digest }
+
+// Size is that of the archive, in bytes.
+func (p *Packed) Size() int64 { return p.layer.Size }
+
+// Reader reads the archive from its start. Several may read at the same time, until Close.
+func (p *Packed) Reader() io.Reader { return io.NewSectionReader(p.file, 0, p.layer.Size) }
+
+// Close frees the file.
+func (p *Packed) Close() error { return p.file.Close() }
 
 // pack stores the compressed archive of a tree.
 func pack(ctx context.Context, t tree.Tree, file *os.File, o *Options) (ocispec.Descriptor, int, error) {
@@ -164,13 +194,13 @@ func (c *counted) Write(p []byte) (int, error) {
 }
 
 // send uploads what the repository does not have yet.
-func send(ctx context.Context, repo *registry.Repository, layer ocispec.Descriptor, file *os.File, events event.Sink) error {
+func send(ctx context.Context, repo *registry.Repository, p *Packed, events event.Sink) error {
 	config := registry.Blob{Digest: digest.FromString(emptyConfig), Size: int64(len(emptyConfig)), Open: func(context.Context) (io.ReadCloser, error) {
 		return io.NopCloser(strings.NewReader(emptyConfig)), nil
 	}}
-	archived := registry.Blob{Digest: layer.Digest, Size: layer.Size, Open: func(context.Context) (io.ReadCloser, error) {
-		counter := event.NewCounter(io.NewSectionReader(file, 0, layer.Size), events, event.Progress{
-			ID: "push " + layer.Digest.String(), What: "push context", Total: layer.Size,
+	archived := registry.Blob{Digest: p.Digest(), Size: p.Size(), Open: func(context.Context) (io.ReadCloser, error) {
+		counter := event.NewCounter(p.Reader(), events, event.Progress{
+			ID: "push " + p.Digest().String(), What: "push context", Total: p.Size(),
 		})
 		return &sent{Counter: counter}, nil
 	}}

@@ -156,6 +156,9 @@ func (o *opener) explainArchive(ctx context.Context, from *object, err error) er
 	case errors.As(err, &failed):
 		e.Cause = failed.error
 		e.What = fmt.Sprintf("read %s %s", o.req.Title, from.name)
+		if errors.As(err, new(*IncompleteError)) {
+			e.Hint = "Send it again: the connection that it came by has lost something."
+		}
 	case errors.Is(err, archive.ErrTooMuch) && o.MaxBytes > 0:
 		e.Hint = memoryHint
 	case errors.Is(err, io.ErrUnexpectedEOF):

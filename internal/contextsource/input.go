@@ -22,14 +22,26 @@ const standardInputName = "standard input"
 
 // openStandardInput reads an archive, or a Dockerfile, from standard input.
 func (o *opener) openStandardInput(ctx context.Context) (*Source, error) {
+	promised, err := parsePromise(o.req.Place)
+	if err != nil {
+		return nil, err
+	}
 	in, err := checkInput(o.req.Input, o.req.Title)
 	if err != nil {
 		return nil, err
 	}
-	buffered := bufio.NewReaderSize(&untilDone{ctx, in}, 64<<10)
+	from := object{name: standardInputName}
+	in = &untilDone{ctx, in}
+	if promised != nil {
+		k, stop := promised.keep(ctx, in)
+		defer stop()
+		in, from.size = k, max(0, promised.size)
+	}
+	buffered := bufio.NewReaderSize(in, 64<<10)
+	from.open = func(context.Context) (io.ReadCloser, error) { return io.NopCloser(buffered), nil }
 	head, err := buffered.Peek(sniffed)
 	if err != nil && !errors.Is(err, io.EOF) {
-		return nil, o.explainArchive(ctx, &object{name: standardInputName}, readError{err})
+		return nil, o.explainArchive(ctx, &from, readError{err})
 	}
 	switch sniff(head) {
 	case nothing:
@@ -41,9 +53,7 @@ func (o *opener) openStandardInput(ctx context.Context) (*Source, error) {
 		}
 		return &Source{Tree: archive.Empty(o.Now), Name: standardInputName, Dockerfile: &buildcontext.File{Name: "Dockerfile", Content: content}}, nil
 	}
-	return o.unpack(ctx, object{
-		name: standardInputName, open: func(context.Context) (io.ReadCloser, error) { return io.NopCloser(buffered), nil },
-	})
+	return o.unpack(ctx, from)
 }
 
 const inputHint = "Pipe an archive: tar -c . | …; with docker run and kubectl run, keep standard input open with -i."

@@ -147,13 +147,13 @@ func Open(ctx context.Context, o Options, r Request) (*Source, error) {
 // kindOf tells how a context is fetched by how it is written.
 func (o *opener) kindOf() (kind, error) {
 	text := o.req.Place
-	if text == "-" {
+	if IsStandardInput(text) {
 		return standardInput, nil
 	}
 	if o.isGit() {
 		return gitRepository, nil
 	}
-	scheme, rest, ok := strings.Cut(text, "://")
+	scheme, _, ok := strings.Cut(text, "://")
 	if !ok {
 		return directory, nil
 	}
@@ -161,9 +161,6 @@ func (o *opener) kindOf() (kind, error) {
 	case "dir":
 		return directory, nil
 	case "tar":
-		if rest == "stdin" {
-			return standardInput, nil
-		}
 		return archiveFile, nil
 	case "http", "https":
 		if bucket.IsAzure(text) {

@@ -42,6 +42,8 @@ type follower struct {
 	told   map[string]bool
 	// logs are those that are read, by pod.
 	logs map[string]*podLog
+	// feeds are the streams of the context, by pod.
+	feeds map[string]*feed
 	// since is when a pod was first seen in trouble.
 	since map[string]time.Time
 	lost  bool
@@ -52,7 +54,7 @@ type follower struct {
 // follow shows what happens until the Job has ended.
 func follow(ctx context.Context, s *submitted) (*ending, error) {
 	inner, stop := context.WithCancel(ctx)
-	f := &follower{submitted: s, labels: batchv1.JobNameLabel + "=" + s.name, told: map[string]bool{}, logs: map[string]*podLog{}, since: map[string]time.Time{}}
+	f := &follower{submitted: s, labels: batchv1.JobNameLabel + "=" + s.name, told: map[string]bool{}, logs: map[string]*podLog{}, feeds: map[string]*feed{}, since: map[string]time.Time{}}
 	wake := make(chan struct{}, 1)
 	watching := make(chan struct{})
 	go func() {
@@ -64,6 +66,9 @@ func follow(ctx context.Context, s *submitted) (*ending, error) {
 		<-watching
 		for _, l := range f.logs {
 			<-l.done
+		}
+		for _, s := range f.feeds {
+			<-s.done
 		}
 	}()
 	for {
@@ -135,6 +140,9 @@ func (f *follower) look(ctx context.Context) (*ending, error) {
 	slices.SortFunc(pods, func(a, b corev1.Pod) int { return a.CreationTimestamp.Compare(b.CreationTimestamp.Time) })
 	for i := range pods {
 		f.read(ctx, &pods[i])
+		if err := f.feed(ctx, &pods[i]); err != nil {
+			return nil, err
+		}
 		if end := f.pod(&pods[i]); end != nil {
 			end.jobEnded = end.jobEnded || ended(job)
 			return end, nil
@@ -179,6 +187,12 @@ func (f *follower) jobFailed(c batchv1.JobCondition, pods []corev1.Pod) error {
 	what := "the Job failed: " + c.Message
 	if n := len(pods); n > 0 && pods[n-1].Status.Message != "" {
 		what += ": " + pods[n-1].Status.Message
+	}
+	if n := len(pods); n > 0 {
+		if s := status(&pods[n-1]); s != nil && s.State.Terminated != nil {
+			words, _, _ := strings.Cut(s.State.Terminated.Message, "\n")
+			what += ": " + strings.TrimPrefix(words, "error building image: ")
+		}
 	}
 	return &diag.Error{What: what, Hint: "The pod was ended again and again: see kubectl describe job --namespace " + f.env.Cluster.Namespace + " " + f.name}
 }

@@ -60,9 +60,9 @@ const (
 	exitTerminated = 143
 )
 
-// newJob makes the Job. context is the place of the context for the pod.
-func newJob(r *Request, name, context string) (*batchv1.Job, error) {
-	pod, err := podTemplate(r, name, context)
+// newJob makes the Job.
+func newJob(r *Request, name string, contexts *sent) (*batchv1.Job, error) {
+	pod, err := podTemplate(r, name, contexts)
 	if err != nil {
 		return nil, err
 	}
@@ -72,12 +72,12 @@ func newJob(r *Request, name, context string) (*batchv1.Job, error) {
 		TypeMeta:   metav1.TypeMeta{APIVersion: "batch/v1", Kind: "Job"},
 		ObjectMeta: metav1.ObjectMeta{Name: name, Labels: labels},
 		Spec: batchv1.JobSpec{
-			BackoffLimit: &backoff, PodFailurePolicy: failurePolicy(), Template: *pod,
+			BackoffLimit: &backoff, PodFailurePolicy: failurePolicy(r), Template: *pod,
 		},
 	}
 	j.Annotations = map[string]string{}
-	if !r.PassContext {
-		j.Annotations[contextAnnotation] = context
+	if len(contexts.artifacts) > 0 {
+		j.Annotations[contextAnnotation] = contexts.annotation()
 	}
 	if r.Job.Labels[buildLabel] != "" {
 		j.Annotations[platformAnnotation] = r.Build.Platforms[0]
@@ -94,8 +94,11 @@ func newJob(r *Request, name, context string) (*batchv1.Job, error) {
 }
 
 // failurePolicy makes a pod again that was disturbed, and none whose build failed.
-func failurePolicy() *batchv1.PodFailurePolicy {
-	container := Container
+func failurePolicy(r *Request) *batchv1.PodFailurePolicy {
+	container, again := Container, []int32{0, exitKilled, exitTerminated}
+	if r.StreamContext {
+		again = []int32{0, exitAgain, exitKilled, exitTerminated}
+	}
 	return &batchv1.PodFailurePolicy{Rules: []batchv1.PodFailurePolicyRule{
 		{
 			Action:          batchv1.PodFailurePolicyActionIgnore,
@@ -104,7 +107,7 @@ func failurePolicy() *batchv1.PodFailurePolicy {
 		{
 			Action: batchv1.PodFailurePolicyActionFailJob,
 			OnExitCodes: &batchv1.PodFailurePolicyOnExitCodesRequirement{
-				ContainerName: &container, Operator: batchv1.PodFailurePolicyOnExitCodesOpNotIn, Values: []int32{0, exitKilled, exitTerminated},
+				ContainerName: &container, Operator: batchv1.PodFailurePolicyOnExitCodesOpNotIn, Values: again,
 			},
 		},
 	}}
@@ -117,7 +120,7 @@ func labelsOf(r *Request) map[string]string {
 }
 
 // podTemplate makes the pod. It satisfies the Pod Security Standard "restricted", unless the user's template changes that.
-func podTemplate(r *Request, name, context string) (*corev1.PodTemplateSpec, error) {
+func podTemplate(r *Request, name string, contexts *sent) (*corev1.PodTemplateSpec, error) {
 	limits, err := resources(&r.Job)
 	if err != nil {
 		return nil, err
@@ -125,7 +128,7 @@ func podTemplate(r *Request, name, context string) (*corev1.PodTemplateSpec, err
 	storage := limits.Limits[corev1.ResourceEphemeralStorage]
 	id, yes, no := int64(user), true, false
 	c := corev1.Container{
-		Name: Container, Image: r.Job.Image, Args: arguments(r, context),
+		Name: Container, Image: r.Job.Image, Args: arguments(r, contexts), Stdin: r.StreamContext, StdinOnce: r.StreamContext,
 		Resources: *limits,
 		SecurityContext: &corev1.SecurityContext{
 			AllowPrivilegeEscalation: &no, ReadOnlyRootFilesystem: &yes, Capabilities: &corev1.Capabilities{Drop: []corev1.Capability{"ALL"}},
@@ -160,12 +163,12 @@ func workDirSize() corev1.EnvVar {
 }
 
 // arguments are those of the program in the pod. Secrets are never among them.
-func arguments(r *Request, context string) []string {
+func arguments(r *Request, contexts *sent) []string {
 	out := []string{"--log-format=json", "--metadata-file=" + resultFile}
-	if context != "" {
-		out = append(out, "--context="+context)
+	if contexts.place != "" {
+		out = append(out, "--context="+contexts.place)
 	}
-	return append(out, r.Args...)
+	return slices.Concat(out, contexts.args, r.Args)
 }
 
 // namesIn are the names that a Job gives its image, as its arguments have them.

@@ -43,9 +43,16 @@ func golden(t *testing.T, name string, objects ...any) {
 
 func TestObjects(t *testing.T) {
 	t.Parallel()
-	for name, r := range map[string]*Request{
-		"plain": {Args: []string{"--destination=r.example/app:1"}, Job: Job{Image: "executor"}},
-		"full": {
+	for name, test := range map[string]struct {
+		r    Request
+		sent *sent
+	}{
+		"plain": {Request{Args: []string{"--destination=r.example/app:1"}, Job: Job{Image: "executor"}}, &sent{
+			place: "oci://r.example/app@sha256:1", args: []string{"--build-context=docs=oci://r.example/app@sha256:2"},
+			artifacts: []string{"oci://r.example/app@sha256:1", "oci://r.example/app@sha256:2"},
+		}},
+		"stream": {Request{StreamContext: true, Job: Job{Image: "executor"}}, &sent{place: "tar://stdin#sha256=1&size=2"}},
+		"full": {Request{
 			Args:  []string{"--destination=r.example/app:1"},
 			Files: []File{{"secret-0", []byte("s")}, {configKey, []byte(`{"auths":{}}`)}}, Env: []build.KeyValue{{Key: "GIT_TOKEN", Value: "t"}}, PassContext: true,
 			Job: Job{
@@ -53,9 +60,10 @@ func TestObjects(t *testing.T) {
 				NodeSelector: map[string]string{"kubernetes.io/arch": "arm64"}, Tolerations: []corev1.Toleration{{Key: "build", Operator: corev1.TolerationOpExists}},
 				Template: []byte("spec:\n  securityContext: {runAsUser: null}\n  imagePullSecrets: [{name: pull}]\n  containers:\n  - name: executor\n    env: [{name: HTTPS_PROXY, value: p}]\n    volumeMounts: [{name: cache, mountPath: /cache}]\n  volumes: [{name: cache, persistentVolumeClaim: {claimName: c}}]\n"),
 			},
-		},
+		}, &sent{place: "git://r.example/app"}},
 	} {
-		job, err := newJob(r, "hako-app", "oci://r.example/app@sha256:1")
+		r := &test.r
+		job, err := newJob(r, "hako-app", test.sent)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -78,7 +86,7 @@ func TestBadRequests(t *testing.T) {
 		"--cpu -1 is not a quantity":                             {CPU: "-1"},
 		"--pod-template: Job is neither a Pod nor a PodTemplate": {Template: []byte("kind: Job")},
 	} {
-		if _, err := newJob(&Request{Job: j}, "n", ""); err == nil || err.Error() != what {
+		if _, err := newJob(&Request{Job: j}, "n", &sent{}); err == nil || err.Error() != what {
 			t.Errorf("%v, want %s", err, what)
 		}
 	}

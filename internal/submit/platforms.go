@@ -71,6 +71,7 @@ func buildParts(ctx context.Context, env Env, req *Request, platforms []string) 
 			return nil, err
 		}
 	}
+	defer func() { w.sent.close() }()
 	if err := w.prepare(ctx); err != nil {
 		return nil, err
 	}
@@ -183,7 +184,7 @@ func (w *whole) run(ctx context.Context) ([]output.Described, error) {
 	images, left := make([]output.Described, len(w.jobs)), make([]error, len(w.jobs))
 	var all sync.WaitGroup
 	for i, s := range w.jobs {
-		s.context, s.req.Files = w.context, w.req.Files // prepare has added to them
+		s.sent, s.req.Files = w.sent, w.req.Files // prepare has added to them
 		all.Go(func() {
 			var err error
 			if images[i], err, left[i] = s.make(inner); err != nil {

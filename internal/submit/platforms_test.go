@@ -59,7 +59,7 @@ func TestPartJobs(t *testing.T) {
 	var objects []any
 	for _, p := range []string{"linux/amd64", "linux/arm64", "linux/arm/v6", "linux/s390x"} {
 		s := w.part(p)
-		job, err := newJob(s.req, s.name, "oci://r.example/app@sha256:1")
+		job, err := newJob(s.req, s.name, &sent{place: "oci://r.example/app@sha256:1", artifacts: []string{"oci://r.example/app@sha256:1"}})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -96,7 +96,7 @@ func TestNodeSelector(t *testing.T) {
 		"for more":      {"linux/arm64", Job{Template: fmt.Appendf(nil, affinity, "disk")}, both},
 		"node":          {"linux/arm64", Job{Template: []byte("spec: {nodeName: n}")}, nil},
 	} {
-		job, err := newJob(&Request{Build: build.Request{Platforms: strings.Fields(test.platforms)}, Job: test.job}, "n", "")
+		job, err := newJob(&Request{Build: build.Request{Platforms: strings.Fields(test.platforms)}, Job: test.job}, "n", &sent{})
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -79,16 +79,25 @@ func (f *follower) pod(p *corev1.Pod) *ending {
 		return &ending{err: &FailedError{int(over.ExitCode), &diag.Error{
 			What: "the pod was killed because it needs more memory than its limit of " + f.memory(p), Hint: "Give it more with --memory, or run fewer steps at a time with --jobs.",
 		}}}
-	case over.ExitCode == exitKilled, over.ExitCode == exitTerminated:
+	case mayComeAgain(p, over.ExitCode):
 		if l := f.logs[p.Name]; l != nil && l.failed() != nil && code(l.failed()) == int(over.ExitCode) {
 			break // it is the exit code of a step
 		}
-		f.once(fmt.Sprintf("the pod %s was ended with exit code %d; the cluster makes another, which %s", p.Name, over.ExitCode, f.goesOn()))
+		what := fmt.Sprintf("was ended with exit code %d", over.ExitCode)
+		if over.ExitCode == exitAgain {
+			what = "did not get the whole context"
+		}
+		f.once(fmt.Sprintf("the pod %s %s; the cluster makes another, which %s", p.Name, what, f.goesOn()))
 		return nil
 	}
 	// The Job's failure policy ends it, unless it takes the exit code for that of a pod which was killed.
-	known := over.ExitCode != exitKilled && over.ExitCode != exitTerminated
+	known := !mayComeAgain(p, over.ExitCode)
 	return &ending{err: &FailedError{Code: int(over.ExitCode)}, pod: p.Name, message: over.Message, jobEnded: known}
+}
+
+// mayComeAgain says whether the Job's failure policy makes a pod again that ended with an exit code.
+func mayComeAgain(p *corev1.Pod, code int32) bool {
+	return code == exitKilled || code == exitTerminated || code == exitAgain && streamed(p)
 }
 
 // code is the exit code in err, or 0.

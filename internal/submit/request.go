@@ -21,6 +21,10 @@ type Request struct {
 	// result, which are written here.
 	Build       build.Request
 	PassContext bool
+	// StreamContext says to send the context straight to the pod, through its standard input.
+	StreamContext bool
+	// Contexts are further contexts of this machine, by name, which are sent to a registry.
+	Contexts []build.KeyValue
 	// ContextRepository is where a context is sent; empty means the repository of the first destination.
 	ContextRepository string
 	// Args are the pod's, but for the context and for what this package needs itself. Where Parts finds several platforms, they
@@ -109,6 +113,21 @@ func (r *Request) Validate() error {
 		return &diag.Error{
 			What: "it is not said which image the pod runs",
 			Hint: "Give --executor-image, or set HAKO_EXECUTOR_IMAGE to the executor image of this version in your registry.",
+		}
+	}
+	switch {
+	case !r.StreamContext:
+	case r.PassContext:
+		return &diag.Error{What: "--context-stdin: the pod gets the context " + r.Build.Context + " by itself", Hint: "Leave the flag out."}
+	case r.Detach:
+		return &diag.Error{
+			What: "--context-stdin: with --detach nobody is there to send the context to the pod",
+			Hint: "Leave one of the two out; without --context-stdin the context is sent to a registry.",
+		}
+	case len(r.Contexts) > 0:
+		return &diag.Error{
+			What: "--context-stdin: standard input has room for one context, and --build-context " + r.Contexts[0].Key + " is another of this machine",
+			Hint: "Leave the flag out, so that all are sent to a registry, or put the files into one directory.",
 		}
 	}
 	return nil

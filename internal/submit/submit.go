@@ -11,11 +11,9 @@ import (
 
 	"hako/internal/build"
 	"hako/internal/cluster"
-	"hako/internal/contextartifact"
 	"hako/internal/diag"
 	"hako/internal/event"
 	"hako/internal/output"
-	"hako/internal/registry"
 	"hako/internal/web"
 )
 
@@ -40,6 +38,7 @@ func Build(ctx context.Context, env Env, req Request) (*Result, error) {
 	} else if err := s.free(ctx); err != nil {
 		return nil, err
 	}
+	defer func() { s.sent.close() }()
 	if err := s.prepare(ctx); err != nil {
 		return nil, err
 	}
@@ -92,7 +91,10 @@ func Attach(ctx context.Context, env Env, name string, req Request) (*Result, er
 	if job.Annotations[platformAnnotation] != "" {
 		return nil, notAttached(name)
 	}
-	s.context, s.names = job.Annotations[contextAnnotation], namesIn(job)
+	if places := job.Annotations[contextAnnotation]; places != "" {
+		s.sent.artifacts = strings.Split(places, separator)
+	}
+	s.names = namesIn(job)
 	made, err := follow(ctx, s)
 	if ctx.Err() != nil {
 		s.say("the Job " + name + " goes on; attach again, or end it with: kubectl delete job --namespace " + env.Cluster.Namespace + " " + name)
@@ -106,8 +108,7 @@ type submitted struct {
 	env  Env
 	req  *Request
 	name string
-	// context is the place of a context that was sent, with its scheme; empty if none was.
-	context string
+	sent sent
 	// attached says that another call made the Job; names are those that it gives the image.
 	attached bool
 	names    []string
@@ -156,59 +157,17 @@ func (s *submitted) prepare(ctx context.Context) error {
 		}
 	}
 	// What cannot be made is found before anything is sent.
-	if _, err := newJob(r, s.name, ""); err != nil {
+	if _, err := newJob(r, s.name, &sent{}); err != nil {
 		return err
 	}
-	if r.PassContext {
-		return nil
-	}
-	s.context, err = s.env.Contexts.place(ctx, r, to, func() (string, error) { return s.sendContext(ctx, to) })
-	return err
-}
-
-// contextRepository is where the context is sent; empty if it is not.
-func (s *submitted) contextRepository() (string, error) {
-	r := s.req
-	if r.PassContext {
-		return "", nil
-	}
-	to := r.ContextRepository
-	if o := r.Build.Outputs; to == "" && len(o.Destinations) > 0 {
-		ref, err := registry.ParseReference(o.Destinations[0])
-		if err != nil {
-			return "", err
-		}
-		to = ref.Context().Name()
-	}
-	if to == "" {
-		return "", &diag.Error{What: "it is not said where the context can be sent to", Hint: "Give --context-repo, or a --destination whose registry takes it."}
-	}
-	return s.env.Contexts.repository(r, to), nil
-}
-
-// sendContext sends the context to a repository, and returns its place.
-func (s *submitted) sendContext(ctx context.Context, to string) (string, error) {
-	req := s.req.Build
-	req.Compression, req.CompressionLevel = "zstd", 0 // what is said of compression is about the image's layers
-	pushed, err := build.PushContextOnce(ctx, s.env.Build, req, to, s.name)
-	if err != nil {
-		return "", err
-	}
-	return contextartifact.Scheme + pushed.Reference, nil
+	return s.sendContexts(ctx, to)
 }
 
 // create makes the Job, and then the Secret that goes with it: the kubelet waits for that.
 func (s *submitted) create(ctx context.Context) error {
-	place := s.context
-	if s.req.PassContext {
-		place = s.req.Build.Context
-	}
-	job, err := newJob(s.req, s.name, place)
+	job, err := newJob(s.req, s.name, &s.sent)
 	if err != nil {
 		return err
-	}
-	if s.env.Contexts != nil {
-		delete(job.Annotations, contextAnnotation) // who attaches to the Job must not delete what others use
 	}
 	made, err := s.createJob(ctx, job)
 	if err != nil {
@@ -286,17 +245,6 @@ func (s *submitted) forget(ctx context.Context) error {
 		return nil
 	}
 	return s.forgetContext(ctx)
-}
-
-// forgetContext deletes the context, if one was sent.
-func (s *submitted) forgetContext(ctx context.Context) error {
-	if s.context == "" || s.env.Contexts != nil {
-		return nil
-	}
-	ctx, stop := context.WithTimeout(context.WithoutCancel(ctx), cleanupTime)
-	defer stop()
-	deleteContext(ctx, s.env.Build, s.req.Build.Registry, s.context)
-	return nil
 }
 
 // end cleans up and writes the files that tell of the result.
