@@ -13,6 +13,8 @@ func TestKubernetes(t *testing.T) {
 	}{
 		{"Small", testSmall},
 		{"Manifests", testManifests},
+		{"Network", testNetwork},
+		{"Users", testUsers},
 		{"Kaniko", testKaniko},
 		{"Submit", testSubmit},
 		{"Platforms", testPlatforms},
