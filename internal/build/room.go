@@ -53,7 +53,7 @@ func (r *room) check() error {
 	const mebibyte = 1 << 20
 	return &diag.Error{
 		What: fmt.Sprintf("the work directory holds %d MiB, more than the %d MiB of --work-dir-size", used/mebibyte, r.limit/mebibyte),
-		Hint: "Raise the limit, as the pod's ephemeral-storage, or let a step delete what it no longer needs.",
+		Hint: "Raise the limit (of a pod its ephemeral-storage, with hako submit --storage), or let a step delete what it no longer needs.",
 	}
 }
 

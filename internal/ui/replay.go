@@ -93,8 +93,12 @@ func (r *record) failure() error {
 	// The cause says the rest of the message, and has the exit code.
 	d.What, text, _ = strings.Cut(text, ": ")
 	d.Cause = &RemoteError{text, r.ExitCode}
-	if text == "" {
+	switch {
+	case text != "":
+		return d
+	case r.ExitCode != 0:
 		return &RemoteError{d.What, r.ExitCode}
 	}
+	d.Cause = nil
 	return d
 }

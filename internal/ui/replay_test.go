@@ -41,12 +41,16 @@ func TestParseIsTheInverse(t *testing.T) {
 			t.Errorf("%q became %q", want, got)
 		}
 	}
-	f := &diag.Error{What: "RUN", Cause: errors.New("command exited with code 3"), Span: span, Output: []string{"o"}, Hint: "Do."}
-	line := show(ui.JSON, func(u *ui.UI) { u.Fail(ui.Failure{Prefix: "p: ", Err: f}) })
-	_, failure, ok := ui.Parse([]byte(strings.TrimSpace(line)))
-	want := show(ui.Text, func(u *ui.UI) { u.Fail(ui.Failure{Prefix: "p: ", Err: f}) })
-	if got := show(ui.Text, func(u *ui.UI) { u.Fail(ui.Failure{Prefix: "p: ", Err: failure}) }); !ok || want != got {
-		t.Errorf("%q became %q", want, got)
+	for _, f := range []*diag.Error{
+		{What: "RUN", Cause: errors.New("command exited with code 3"), Span: span, Output: []string{"o"}, Hint: "Do."},
+		{What: "the disk is full", Hint: "Do."}, {What: "no", Span: span}, {What: "a: b", Hint: "Do."},
+	} {
+		line := show(ui.JSON, func(u *ui.UI) { u.Fail(ui.Failure{Prefix: "p: ", Err: f}) })
+		_, failure, ok := ui.Parse([]byte(strings.TrimSpace(line)))
+		want := show(ui.Text, func(u *ui.UI) { u.Fail(ui.Failure{Prefix: "p: ", Err: f}) })
+		if got := show(ui.Text, func(u *ui.UI) { u.Fail(ui.Failure{Prefix: "p: ", Err: failure}) }); !ok || want != got {
+			t.Errorf("%q became %q", want, got)
+		}
 	}
 }
 
