@@ -67,8 +67,10 @@ func (f Failure) Setting() string {
 		return "Add the capability SYS_ADMIN (Docker: --cap-add SYS_ADMIN)."
 	case errors.Is(f.Err, unix.EPERM):
 		return "Use seccompProfile type Unconfined (Docker: --security-opt seccomp=unconfined)."
+	case errors.Is(f.Err, errOwnMap):
+		return "Add the capabilities SETUID and SETGID; a plain user does without them where newuidmap works."
 	case strings.Contains(text, whatOverlay):
-		return "Mount a volume (an emptyDir) at /tmp: an upper cannot lie on the container's own overlay."
+		return "Mount a volume (an emptyDir) at /tmp: an upper can lie neither on the container's own overlay nor, before Linux 6.6, in memory."
 	case strings.Contains(text, whatProc):
 		return "Use procMount Unmasked (Docker: --security-opt systempaths=unconfined)."
 	case strings.Contains(text, errNoPrivs.Error()):
@@ -112,6 +114,8 @@ var (
 	errMap  = errors.New("there are too few user or group IDs")
 	errRung = errors.New("there is no such rung")
 
+	errOwnMap = errors.New("the capabilities SETUID and SETGID are missing")
+
 	errRoot    = errors.New("it is for plain users, and this is root")
 	errNoPrivs = errors.New("no_new_privs is set: setuid programs of a step would not work")
 )
@@ -124,6 +128,9 @@ func (r Rung) command(ctx context.Context) (*child.Command, error) {
 	case Direct:
 		return c, nil
 	case OwnMap:
+		if !mayMap() {
+			return nil, errOwnMap
+		}
 		uids, err := ownIDs("/proc/self/uid_map")
 		if err != nil {
 			return nil, err
@@ -139,6 +146,14 @@ func (r Rung) command(ctx context.Context) (*child.Command, error) {
 		return c, r.mapped(ctx, c)
 	}
 	return nil, errRung
+}
+
+// mayMap says whether this process may give a user namespace more IDs than its own: user_namespaces(7).
+func mayMap() bool {
+	header := unix.CapUserHeader{Version: unix.LINUX_CAPABILITY_VERSION_3}
+	var data [2]unix.CapUserData
+	const needed = 1<<unix.CAP_SETUID | 1<<unix.CAP_SETGID
+	return unix.Capget(&header, &data[0]) == nil && data[0].Effective&needed == needed
 }
 
 // ownIDs is a map of all IDs that file, a map of ours, has, to themselves.
