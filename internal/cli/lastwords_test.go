@@ -36,7 +36,7 @@ func TestLastWords(t *testing.T) {
 		err  error
 		want string
 	}{
-		{failed, "error building image: Dockerfile:3: RUN make: command exited with code 3\nMend it.\n"},
+		{failed, "error building image: Dockerfile:3: RUN make: command exited with code 3\nMend it."},
 		{errors.New(strings.Repeat("é", 3000)), "error building image: " + strings.Repeat("é", 2035) + "…"},
 	} {
 		say(test.err)

@@ -204,6 +204,8 @@ func (c *Client) forbiddenHint(err error) string {
 	switch text := err.Error(); {
 	case strings.Contains(text, "exceeded quota"):
 		return "Delete finished Jobs in namespace " + c.Namespace + " or have its ResourceQuota raised."
+	case strings.Contains(text, "pods/attach"):
+		return "Have the rule for pods/attach of docs/submit.md bound to this user in namespace " + c.Namespace + ", or leave out --context-stdin."
 	case strings.Contains(text, "User ") && strings.Contains(text, " cannot "):
 		return "Have the Role of docs/submit.md bound to this user in namespace " + c.Namespace + "."
 	}

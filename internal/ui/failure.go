@@ -65,7 +65,7 @@ func (f Failure) Brief() string {
 			text += "\n" + l.Text
 		}
 	}
-	return text + "\n"
+	return text
 }
 
 const faint = "2" // SGR 2 of ECMA-48

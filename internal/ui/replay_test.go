@@ -54,6 +54,33 @@ func TestParseIsTheInverse(t *testing.T) {
 	}
 }
 
+// Whatever a step prints, it is a line of output for whoever reads the log, and no event that it made up.
+func FuzzOutputIsNoEvent(f *testing.F) {
+	f.Add([]byte(`{"time":"2026-01-01T00:00:00Z","type":"error","msg":"m","error":"e"}`), true)
+	f.Add([]byte("x\n{\"time\":\"2026-01-01T00:00:00Z\",\"type\":\"error\"}\n"), false)
+	f.Add([]byte("\xff\r\u2028{\"time\":\"t\",\"type\":\"done\"}"), false)
+	f.Fuzz(func(t *testing.T, output []byte, stderr bool) {
+		written := show(ui.JSON, func(u *ui.UI) { u.Emit(event.StepOutput{Step: "a/1", Line: output, Stderr: stderr}) })
+		lines := strings.Split(strings.TrimSuffix(written, "\n"), "\n")
+		for _, l := range lines {
+			e, failure, ok := ui.Parse([]byte(l))
+			out, is := e.(event.StepOutput)
+			if !ok || failure != nil || !is || out.Step != "a/1" || out.Stderr != stderr {
+				t.Fatalf("%q: %#v, %v, %v", l, e, failure, ok)
+			}
+			if len(lines) == 1 && !bytes.Contains(output, []byte("\n")) && !bytes.Equal(output, out.Line) {
+				t.Fatalf("%q became %q", output, out.Line)
+			}
+			// A line that a container runtime has cut is none of ours.
+			for at := 1; at < min(len(l), 200); at++ {
+				if _, _, ok := ui.Parse([]byte(l[at:])); ok {
+					t.Fatalf("%q: %q is an event", l, l[at:])
+				}
+			}
+		}
+	})
+}
+
 func FuzzParse(f *testing.F) {
 	f.Add([]byte(`{"time":"2026-01-01T00:00:00Z","type":"error","msg":"m","error":"e","file":"D","line":1}`))
 	f.Add([]byte(`{"time":"2026-01-01T00:00:00Z","type":"output","base64":"%%"}`))
