@@ -4,11 +4,28 @@ import (
 	"context"
 	"errors"
 
+	"hako/internal/contextsource"
 	"hako/internal/output"
 	"hako/internal/registry"
 )
 
 // What a build that runs elsewhere, as a Job of a cluster, needs done here.
+
+// PinContext is the place of the context of req with the commit or digest that it stands for at the moment. pinned is false, and
+// the place as it was, if it has none. It fetches nothing. What the user can mend is a *diag.Error.
+func PinContext(ctx context.Context, env Env, req Request) (place string, pinned bool, err error) {
+	b := newBuilder(ctx, env, req)
+	defer func() { err = errors.Join(err, b.close()) }()
+	if err := b.openSecrets(); err != nil {
+		return "", false, err
+	}
+	if err := b.openFetchers(); err != nil {
+		return "", false, err
+	}
+	return contextsource.Pin(ctx, b.trees.options, contextsource.Request{
+		Place: req.Context, Title: "build context", Flag: "--context", SubPath: req.ContextSubPath, Git: b.git(),
+	})
+}
 
 // WriteFiles writes the files of o that tell of a result which was made elsewhere.
 func WriteFiles(ctx context.Context, env Env, req Request, d output.Described) (err error) {

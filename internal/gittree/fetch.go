@@ -25,6 +25,8 @@ const (
 type fetcher struct {
 	options Options
 	spec    Spec
+	// onlyFind says to fetch nothing.
+	onlyFind bool
 
 	mu    sync.Mutex // guards packs and count
 	packs []*gitpack.Pack
@@ -118,8 +120,8 @@ func (f *fetcher) once(ctx context.Context, t target) (*repository, error) {
 	r := &repository{target: t, subs: map[string]*repository{}}
 	defer s.Close() //nolint:errcheck // nothing was written
 	r.final = s.Remote()
-	if err := f.find(ctx, s, r); err != nil {
-		return nil, err
+	if err := f.find(ctx, s, r); err != nil || f.onlyFind {
+		return r, err
 	}
 	if err := f.fetch(ctx, s, r); err != nil {
 		return nil, err

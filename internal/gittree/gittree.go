@@ -87,6 +87,37 @@ func (l Limits) orDefault() Limits {
 // Fetch fetches the tree that s describes. What the user can mend is a *diag.Error without a position; no secret is in it.
 // When ctx ends, Fetch returns its cause. The caller closes the tree, whose reads end with ctx, too.
 func Fetch(ctx context.Context, o Options, s Spec) (_ *Tree, err error) {
+	f := newFetcher(o, s)
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, f.close())
+		}
+	}()
+	top, err := f.repository(ctx, s.target())
+	if err != nil {
+		return nil, err
+	}
+	if !s.SkipSubmodules {
+		if err := f.submodules(ctx, top); err != nil {
+			return nil, err
+		}
+	}
+	return newTree(ctx, f, top)
+}
+
+// Resolve finds out which commit, or tag that stands for one, s means at the moment, and fetches nothing. It is empty if only the
+// history tells: of the first digits of a commit. What the user can mend is a *diag.Error.
+func Resolve(ctx context.Context, o Options, s Spec) (string, error) {
+	f := newFetcher(o, s)
+	f.onlyFind = true
+	r, err := f.repository(ctx, s.target())
+	if err != nil || r.want.IsZero() {
+		return "", err
+	}
+	return r.want.String(), nil
+}
+
+func newFetcher(o Options, s Spec) *fetcher {
 	if o.Events == nil {
 		o.Events = event.Discard{}
 	}
@@ -97,20 +128,10 @@ func Fetch(ctx context.Context, o Options, s Spec) (_ *Tree, err error) {
 		o.Clock = time.Now
 	}
 	o.Limits = o.Limits.orDefault()
-	f := &fetcher{options: o, spec: s}
-	defer func() {
-		if err != nil {
-			err = errors.Join(err, f.close())
-		}
-	}()
-	top, err := f.repository(ctx, target{remote: s.Remote, ref: s.Ref, checksum: s.Checksum, byCommit: s.FetchByCommit})
-	if err != nil {
-		return nil, err
-	}
-	if !s.SkipSubmodules {
-		if err := f.submodules(ctx, top); err != nil {
-			return nil, err
-		}
-	}
-	return newTree(ctx, f, top)
+	return &fetcher{options: o, spec: s}
+}
+
+// target is the commit that is wanted.
+func (s *Spec) target() target {
+	return target{remote: s.Remote, ref: s.Ref, checksum: s.Checksum, byCommit: s.FetchByCommit}
 }

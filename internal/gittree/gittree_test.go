@@ -45,6 +45,9 @@ func TestRefs(t *testing.T) {
 			if got, want := tr.Commit(), w.head(t, "r", commit); got != want {
 				t.Errorf("%q: %s, want %s", ref, got, want)
 			}
+			if got, want := w.resolve(t, gittree.Spec{Remote: w.remote("r"), Ref: ref}), w.head(t, "r", strings.TrimSuffix(commit, "^{}")); got != want {
+				t.Errorf("%q stands for %s, want %s", ref, got, want)
+			}
 			w.git(t, "r", "checkout", "-q", "--detach", commit)
 			if d := cmp.Diff(listDir(t, filepath.Join(w.dir, "r")), list(t, tr)); d != "" {
 				t.Errorf("%q: git (-) and ours (+):\n%s", ref, d)

@@ -182,6 +182,15 @@ func (w *world) fetch(t *testing.T, s gittree.Spec) *gittree.Tree {
 	return tr
 }
 
+func (w *world) resolve(t *testing.T, s gittree.Spec) string {
+	t.Helper()
+	id, err := gittree.Resolve(t.Context(), w.options(t, gitwire.Options{}), s)
+	if err != nil {
+		t.Fatal(diag.Format(err))
+	}
+	return id
+}
+
 // list describes a tree, a line for each entry.
 func list(t *testing.T, tr tree.Tree) string {
 	t.Helper()

@@ -55,6 +55,9 @@ func buildParts(ctx context.Context, env Env, req *Request, platforms []string) 
 	if err := w.validate(); err != nil {
 		return nil, err
 	}
+	if err := w.pin(ctx); err != nil {
+		return nil, err
+	}
 	for _, p := range platforms {
 		w.jobs = append(w.jobs, w.part(p))
 	}
@@ -84,6 +87,25 @@ func buildParts(ctx context.Context, env Env, req *Request, platforms []string) 
 		return &Result{Job: w.name}, nil
 	}
 	return w.join(ctx, images)
+}
+
+// pin makes the context that pods fetch by themselves the same for all of them.
+func (w *whole) pin(ctx context.Context) error {
+	if !w.req.PassContext {
+		return nil
+	}
+	place, pinned, err := build.PinContext(ctx, w.env.Build, w.req.Build)
+	switch {
+	case ctx.Err() != nil:
+		return context.Cause(ctx)
+	case err != nil:
+		w.warn("each platform looks up its context by itself, which has to stay as it is meanwhile, since it cannot be looked up from here: " + oneLine(err))
+	case !pinned:
+		w.warn("each platform fetches its context by itself, which has to stay as it is meanwhile")
+	default:
+		w.req.Build.Context = place
+	}
+	return nil
 }
 
 // validate refuses what several Jobs cannot do, and makes the request for the index.
