@@ -16,6 +16,7 @@ overrides=$(cat <<EOF
   "securityContext": {"runAsNonRoot": true, "runAsUser": 1000, "runAsGroup": 1000, "fsGroup": 1000, "seccompProfile": {"type": "RuntimeDefault"}},
   "containers": [{
     "name": "$name",
+    "env": [{"name": "HAKO_WORK_DIR_SIZE", "valueFrom": {"resourceFieldRef": {"containerName": "$name", "resource": "limits.ephemeral-storage"}}}],
     "securityContext": {"allowPrivilegeEscalation": false, "readOnlyRootFilesystem": true, "capabilities": {"drop": ["ALL"]}},
     "resources": {"requests": {"cpu": "500m", "memory": "256Mi", "ephemeral-storage": "1Gi"}, "limits": {"memory": "2Gi", "ephemeral-storage": "10Gi"}},
     "volumeMounts": [{"name": "work", "mountPath": "/tmp"}, {"name": "credentials", "mountPath": "/kaniko/.docker", "readOnly": true}]

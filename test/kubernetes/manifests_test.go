@@ -148,6 +148,7 @@ func testManifests(t *testing.T, f *fixture) {
 	t.Run("s3", s.s3)
 	t.Run("volume", s.volume)
 	t.Run("cached", s.cached)
+	t.Run("openshift", s.openshift)
 	t.Run("stdin", s.stdin)
 }
 
@@ -237,6 +238,30 @@ func (s *shop) cached(t *testing.T) {
 		e := s.build(t, overlay{Base: "overlays/cached", Suffix: suffix, Literals: map[string]string{"CONTEXT": place}, Args: []string{"--cache-offline"}})
 		if ran := strings.Contains(e.Log, "RUN steps run in"); ran != (suffix == "-first") {
 			t.Errorf("%s build: steps ran: %v\n%s", suffix, ran, e.Log)
+		}
+	}
+}
+
+// openshift builds as a user that OpenShift chooses, with the group 0: without a group for volumes, and with one, so that the cache
+// on a claim of the group's can be written to.
+func (s *shop) openshift(t *testing.T) {
+	component := must[string](t)(filepath.Rel(s.newDir(t), filepath.Join(must[string](t)(lab.ModuleRoot()), "deploy/kubernetes/components/openshift")))
+	place := s.repository(t)
+	for _, c := range []struct {
+		base, suffix string
+		fields       []string
+	}{
+		{"overlays/git", "-openshift", []string{"runAsUser"}},
+		{"overlays/cached", "-openshift-group", []string{"runAsUser", "fsGroup"}},
+	} {
+		more := "" // goes on with the patches
+		for _, field := range c.fields {
+			more += fmt.Sprintf("- target: {kind: Job}\n  patch: |-\n    - {op: add, path: /spec/template/spec/securityContext/%s, value: 1000680000}\n", field)
+		}
+		more += "components: [" + component + "]\n"
+		s.build(t, overlay{Base: c.base, Suffix: c.suffix, Literals: map[string]string{"CONTEXT": place}, More: more})
+		if pod := s.mustKubectl(t, "", "-n", s.ns, "get", "pods", "-l", "batch.kubernetes.io/job-name=hako-build"+c.suffix, "-o", "jsonpath={.items[0].spec.securityContext}"); !strings.Contains(pod, `"runAsUser":1000680000`) || strings.Contains(pod, "runAsGroup") {
+			t.Errorf("the pod ran with %s", pod)
 		}
 	}
 }

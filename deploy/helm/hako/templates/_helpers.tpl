@@ -31,7 +31,7 @@ resources:
 
 {{/*
 The template of a pod. It takes a dict: root, name and image of the container, args, resources, and as lists of more of them
-envFrom, mounts, volumes. The same as deploy/kubernetes/base/job.yaml, as a test sees to.
+env, envFrom, mounts, volumes. The same as deploy/kubernetes/base/job.yaml, as a test sees to.
 */}}
 {{- define "hako.pod" -}}
 {{- $v := .root.Values -}}
@@ -86,8 +86,11 @@ spec:
       envFrom:
         {{- toYaml . | nindent 8 }}
       {{- end }}
-      {{- if or $v.certificates $v.pod.env }}
+      {{- if or .env $v.certificates $v.pod.env }}
       env:
+        {{- with .env }}
+        {{- toYaml . | nindent 8 }}
+        {{- end }}
         {{- if $v.certificates }}
         - name: SSL_CERT_DIR
           value: /kaniko/ssl/certs:/hako/certificates
@@ -96,6 +99,7 @@ spec:
         {{- toYaml . | nindent 8 }}
         {{- end }}
       {{- end }}
+      terminationMessagePolicy: FallbackToLogsOnError
       securityContext:
         allowPrivilegeEscalation: false
         readOnlyRootFilesystem: true
