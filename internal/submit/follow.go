@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	batchv1 "k8s.io/api/batch/v1"
@@ -18,8 +19,12 @@ import (
 // A Job is looked at whenever the API server tells of a change, and at any rate every few seconds: what is done depends on how
 // things are, and not on which changes were seen. So it does not matter how often the connection is lost.
 
-// interval is the time between two looks when nothing is told, and between two tries when nothing answers.
-const interval = time.Second
+// interval is the time between two looks when nothing is told, and between two tries when nothing answers. While a watch tells
+// of changes, it grows to longest: of hundreds of builds most only wait.
+const (
+	interval = time.Second
+	longest  = 5 * time.Second
+)
 
 // The patience with what may mend itself.
 const (
@@ -47,6 +52,8 @@ type follower struct {
 	// since is when a pod was first seen in trouble.
 	since map[string]time.Time
 	lost  bool
+	// watched says that changes are told of.
+	watched atomic.Bool
 	// nodeless is why there is no node for the last pod, and hint what to do; empty if there is one.
 	nodeless, hint string
 }
@@ -71,7 +78,7 @@ func follow(ctx context.Context, s *submitted) (*ending, error) {
 			<-s.done
 		}
 	}()
-	for {
+	for pause := interval; ; {
 		end, err := f.look(inner)
 		switch {
 		case ctx.Err() != nil:
@@ -88,10 +95,20 @@ func follow(ctx context.Context, s *submitted) (*ending, error) {
 		}
 		select {
 		case <-wake:
-		case <-time.After(interval):
+			pause = interval
+		case <-time.After(pause):
+			pause = f.longer(pause)
 		case <-ctx.Done():
 		}
 	}
+}
+
+// longer is the pause after one in which nothing was told.
+func (f *follower) longer(pause time.Duration) time.Duration {
+	if f.lost || !f.watched.Load() {
+		return interval
+	}
+	return min(2*pause, longest)
 }
 
 func (f *follower) tellLost(err error) {
@@ -117,7 +134,10 @@ func (f *follower) watch(ctx context.Context, wake chan<- struct{}) {
 		}
 	}
 	for ctx.Err() == nil {
-		if err := f.env.Cluster.Watch(ctx, cluster.Pods, f.labels, changed); err != nil && !cluster.IsTemporary(err) {
+		f.watched.Store(true)
+		err := f.env.Cluster.Watch(ctx, cluster.Pods, f.labels, changed)
+		f.watched.Store(false)
+		if err != nil && !cluster.IsTemporary(err) {
 			return
 		}
 		_ = web.Sleep(ctx, interval) // the loop looks at ctx
