@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"time"
 
 	"hako/internal/build"
 	"hako/internal/cluster"
@@ -96,7 +97,9 @@ func (f *farm) make(ctx context.Context, b matrix.Build, further []build.KeyValu
 		req.CredentialsFor = append(slices.Clip(req.CredentialsFor), image)
 	}
 	sink := event.Named{Build: b.Name, To: f.c.ui}
-	made, err := submit.Build(ctx, submit.Env{Cluster: f.cluster, Build: f.c.buildEnv(sink), Contexts: f.contexts}, req)
+	// Many builds are a long run, in which an API server may well be restarted.
+	const patience = 10 * time.Minute
+	made, err := submit.Build(ctx, submit.Env{Cluster: f.cluster, Build: f.c.buildEnv(sink), Contexts: f.contexts, Patience: patience}, req)
 	if err != nil {
 		return "", err
 	}

@@ -4,11 +4,11 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"hako/internal/contextsource"
 	"os"
 	"text/tabwriter"
 	"time"
 
+	"hako/internal/contextsource"
 	"hako/internal/diag"
 	"hako/internal/event"
 	"hako/internal/matrix"

@@ -1,7 +1,9 @@
 package matrix
 
 import (
+	"cmp"
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 
@@ -10,6 +12,7 @@ import (
 
 // link checks what builds need of each other, and resolves names of groups.
 func (p *parser) link() error {
+	total := 0
 	for i := range p.out.Builds {
 		b := &p.out.Builds[i]
 		for _, f := range b.From {
@@ -17,19 +20,16 @@ func (p *parser) link() error {
 				return err
 			}
 		}
-		var needs []string
+		wanted := map[string]bool{}
 		for _, n := range b.Needs {
-			wanted := map[string]bool{}
 			if err := p.out.want(n, wanted, map[string]bool{}); err != nil {
 				return located(b, fmt.Sprintf("build %s needs %q, which is not there", b.Name, n), nearHint(n, p.out.names()))
 			}
-			for _, o := range p.out.Builds {
-				if wanted[o.Name] && !slices.Contains(needs, o.Name) {
-					needs = append(needs, o.Name)
-				}
-			}
 		}
-		b.Needs = needs
+		if total += len(wanted); total > maxNeeds {
+			return located(b, fmt.Sprintf("builds need others more than %d times", maxNeeds), "Put one build between the two groups.")
+		}
+		b.Needs = slices.SortedFunc(maps.Keys(wanted), func(a, o string) int { return cmp.Compare(p.out.index[a], p.out.index[o]) })
 	}
 	state := map[string]int{}
 	for i := range p.out.Builds {

@@ -18,6 +18,7 @@ import (
 const (
 	maxFile   = 4 << 20 // bytes
 	maxBuilds = 10_000
+	maxNeeds  = 1_000_000
 )
 
 // Build is one build of a file, with all values filled in.
@@ -42,6 +43,7 @@ type From struct{ Context, Build string }
 type File struct {
 	// Builds come in the order of the file.
 	Builds []Build
+	index  map[string]int // of Builds, by name
 	groups map[string][]string
 }
 
@@ -63,7 +65,7 @@ func Parse(name string, data []byte, getenv func(string) string) (*File, error) 
 	if err != nil {
 		return nil, err
 	}
-	p := &parser{reader: r, out: &File{groups: map[string][]string{}}, vars: map[string]string{}, defaults: map[string]*yaml.Node{}}
+	p := &parser{reader: r, out: &File{index: map[string]int{}, groups: map[string][]string{}}, vars: map[string]string{}, defaults: map[string]*yaml.Node{}}
 	if err := p.variables(top["variables"], getenv); err != nil {
 		return nil, err
 	}
@@ -145,8 +147,8 @@ func (f *File) want(name string, wanted, seen map[string]bool) error {
 }
 
 func (f *File) find(name string) *Build {
-	i := slices.IndexFunc(f.Builds, func(b Build) bool { return b.Name == name })
-	if i < 0 {
+	i, ok := f.index[name]
+	if !ok {
 		return nil
 	}
 	return &f.Builds[i]

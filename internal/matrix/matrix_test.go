@@ -249,3 +249,24 @@ func TestRunStopsWithItsContext(t *testing.T) {
 		t.Errorf("%+v", got)
 	}
 }
+
+// TestManyNeeds reads files in which every build of a group needs every build of another.
+func TestManyNeeds(t *testing.T) {
+	t.Parallel()
+	text := func(n int) string {
+		var numbers []string
+		for i := range n {
+			numbers = append(numbers, fmt.Sprint(i))
+		}
+		list := strings.Join(numbers, ", ")
+		return fmt.Sprintf("builds:\n a: {matrix: {n: [%s]}}\n b: {matrix: {n: [%s]}, depends-on: a}\n", list, list)
+	}
+	builds, err := parse(t, text(900)).Select([]string{"b-0"})
+	if err != nil || len(builds) != 901 || len(builds[900].Needs) != 900 {
+		t.Errorf("%d builds, %v", len(builds), err)
+	}
+	_, err = matrix.Parse("builds.yaml", []byte(text(5000)), func(string) string { return "" })
+	if err == nil || !strings.Contains(err.Error(), "need others more than") {
+		t.Errorf("got %v", err)
+	}
+}

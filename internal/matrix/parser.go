@@ -136,6 +136,7 @@ func (p *parser) family(key *yaml.Node, fields map[string]*yaml.Node) error {
 			return err
 		}
 		b.Span = p.span(key)
+		p.out.index[name] = len(p.out.Builds)
 		p.out.Builds = append(p.out.Builds, *b)
 		members = append(members, name)
 	}

@@ -1,6 +1,7 @@
 package submit
 
 import (
+	"cmp"
 	"context"
 	"crypto/rand"
 	"errors"
@@ -20,7 +21,7 @@ import (
 // markAnnotation tells which call made a Job.
 const markAnnotation = "hako.dev/submission"
 
-// createPatience is how long something is created again while nothing answers.
+// createPatience is how long something is created again while nothing answers, if Env has no other.
 const createPatience = 30 * time.Second
 
 // created is what is known of the Job in the cluster.
@@ -92,7 +93,7 @@ func (s *submitted) createSecret(ctx context.Context, secret *corev1.Secret) err
 
 // insist does something until there is an answer, or patience has ended.
 func (s *submitted) insist(ctx context.Context, do func() error) error {
-	patience, stop := context.WithTimeout(ctx, createPatience)
+	patience, stop := context.WithTimeout(ctx, cmp.Or(s.env.Patience, createPatience))
 	defer stop()
 	for first := true; ; first = false {
 		err := do()

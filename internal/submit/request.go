@@ -81,6 +81,9 @@ type Env struct {
 	Build build.Env
 	// Contexts, if not nil, are the contexts that were sent already, and get those that are sent: they are deleted with it.
 	Contexts *Contexts
+	// Patience is how long a Job is asked for while the cluster does not answer; 0 means half a minute. A Job that is there is
+	// followed for ever.
+	Patience time.Duration
 }
 
 // Result is what became of a build.
@@ -114,6 +117,9 @@ func (r *Request) Validate() error {
 			What: "it is not said which image the pod runs",
 			Hint: "Give --executor-image, or set HAKO_EXECUTOR_IMAGE to the executor image of this version in your registry.",
 		}
+	}
+	if _, err := resources(&r.Job); err != nil {
+		return err
 	}
 	switch {
 	case !r.StreamContext:

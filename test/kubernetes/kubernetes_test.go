@@ -19,6 +19,7 @@ func TestKubernetes(t *testing.T) {
 		{"Submit", testSubmit},
 		{"Platforms", testPlatforms},
 		{"Rights", testRights},
+		{"Many", testMany},
 		{"Chart", testChart},
 		{"Examples", testExamples},
 		{"Debian", testDebian},
