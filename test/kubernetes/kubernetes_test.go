@@ -17,6 +17,8 @@ func TestKubernetes(t *testing.T) {
 		{"Users", testUsers},
 		{"Kaniko", testKaniko},
 		{"Submit", testSubmit},
+		{"Stream", testStream},
+		{"Ends", testEnds},
 		{"Platforms", testPlatforms},
 		{"Rights", testRights},
 		{"Many", testMany},
