@@ -187,7 +187,38 @@ func (s *shop) repository(t *testing.T) string {
 }
 
 func (s *shop) git(t *testing.T) {
-	s.build(t, overlay{Base: "overlays/git", Suffix: "-git", Literals: map[string]string{"CONTEXT": s.repository(t)}})
+	place := s.repository(t)
+	s.build(t, overlay{Base: "overlays/git", Suffix: "-git", Literals: map[string]string{"CONTEXT": place}})
+	s.submit(t, place, "GIT_TOKEN="+gitToken, "GIT_PULL_METHOD=http")
+}
+
+// submit submits a build whose context the pod fetches by itself. What the pod needs for that goes with the build from variables
+// of this machine, or is in the Secret context, which the pod template names.
+func (s *shop) submit(t *testing.T, place string, env ...string) {
+	t.Helper()
+	template := filepath.Join(s.newDir(t), "pod.yaml")
+	if err := os.WriteFile(template, []byte("spec: {containers: [{name: executor, envFrom: [{secretRef: {name: context}}]}]}\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	scheme, _, _ := strings.Cut(place, ":")
+	ref := s.ref("submitted:" + scheme)
+	args := append([]string{
+		s.hako, "submit", place, "-d", ref, "--kubeconfig", s.kubeconfig, "--namespace", s.ns, "--executor-image", s.image("executor"), "--storage=1Gi",
+		"--registry-secret=regcred", "--job-name=submitted-" + scheme,
+	}, s.flags...)
+	if len(env) == 0 {
+		args = append(args, "--pod-template", template)
+	}
+	r := must[lab.Result](t)(lab.Run(t.Context(), lab.Command{Args: args, Env: append([]string{"PATH=" + os.Getenv("PATH"), "HOME=" + s.newDir(t)}, env...)}))
+	if r.ExitCode != 0 || digest(t, s.private, ref) != s.want {
+		t.Errorf("exit code %d, and the image has to be %s: %s", r.ExitCode, s.want, tail(r.Output))
+	}
+	made := s.mustKubectl(t, "", "-n", s.ns, "get", "job", "submitted-"+scheme, "-o", "yaml")
+	for _, secret := range []string{registryPassword, gitToken, buckettest.SecretKey} {
+		if strings.Contains(made, secret) || strings.Contains(r.Output, secret) {
+			t.Errorf("a secret is in the Job or its log: %s\n%s", made, r.Output)
+		}
+	}
 }
 
 // archive is the context as a tar.
@@ -212,7 +243,9 @@ func (s *shop) s3(t *testing.T) {
 		"AWS_ACCESS_KEY_ID": buckettest.AccessKey, "AWS_SECRET_ACCESS_KEY": buckettest.SecretKey, "AWS_REGION": env["AWS_REGION"],
 		"S3_ENDPOINT": "http://" + s.expose(t, strings.TrimPrefix(server.Endpoint, "http://")), "S3_FORCE_PATH_STYLE": "true",
 	})
-	s.build(t, overlay{Base: "overlays/s3", Suffix: "-s3", Literals: map[string]string{"CONTEXT": server.Place + "/context.tar.gz"}})
+	place := server.Place + "/context.tar.gz"
+	s.build(t, overlay{Base: "overlays/s3", Suffix: "-s3", Literals: map[string]string{"CONTEXT": place}})
+	s.submit(t, place)
 }
 
 // volume builds from a claim, as a Job and as a Pod.
