@@ -233,6 +233,9 @@ func IsUnsent(err error) bool {
 // IsNotFound says that something does not exist.
 func IsNotFound(err error) bool { return apierrors.IsNotFound(err) }
 
+// IsUnauthorized says that the API server does not accept the credentials.
+func IsUnauthorized(err error) bool { return apierrors.IsUnauthorized(err) }
+
 // IsForbidden says that this user may not do something.
 func IsForbidden(err error) bool { return apierrors.IsForbidden(err) }
 

@@ -54,6 +54,8 @@ type follower struct {
 	lost  bool
 	// watched says that changes are told of.
 	watched atomic.Bool
+	// seen says that the Job was seen, final that it makes no further pod.
+	seen, final bool
 	// nodeless is why there is no node for the last pod, and hint what to do; empty if there is one.
 	nodeless, hint string
 }
@@ -86,8 +88,9 @@ func follow(ctx context.Context, s *submitted) (*ending, error) {
 		case err != nil && cluster.IsTemporary(err):
 			f.tellLost(err)
 		case err != nil:
-			return nil, err
+			return nil, f.shutOut(err)
 		case end != nil:
+			f.tellBack()
 			f.drain(ctx)
 			return f.judge(end), nil
 		default:
@@ -157,6 +160,10 @@ func (f *follower) look(ctx context.Context) (*ending, error) {
 	if err != nil {
 		return nil, err
 	}
+	f.seen = true
+	f.final = job.DeletionTimestamp != nil || slices.ContainsFunc(job.Status.Conditions, func(c batchv1.JobCondition) bool {
+		return c.Status == corev1.ConditionTrue && c.Type != batchv1.JobSuspended
+	})
 	slices.SortFunc(pods, func(a, b corev1.Pod) int { return a.CreationTimestamp.Compare(b.CreationTimestamp.Time) })
 	for i := range pods {
 		f.read(ctx, &pods[i])
@@ -180,6 +187,18 @@ func (f *follower) look(ctx context.Context) (*ending, error) {
 		return f.refused(ctx, job)
 	}
 	return nil, f.troubles(ctx, &pods[len(pods)-1])
+}
+
+// shutOut says of a right that was there before and is gone what may be the reason.
+func (f *follower) shutOut(err error) error {
+	if !f.seen || !cluster.IsForbidden(err) && !cluster.IsUnauthorized(err) {
+		return err
+	}
+	ns := f.env.Cluster.Namespace
+	return &diag.Error{
+		What: "the Job " + f.name + " cannot be followed any more: the right to it was taken away, or the namespace " + ns + " was deleted", Cause: err,
+		Hint: "Have the Role of docs/submit.md bound in it, and submit the build again: with --cache it goes on where it was.",
+	}
 }
 
 func ended(job *batchv1.Job) bool {
@@ -232,10 +251,11 @@ func (f *follower) refused(ctx context.Context, job *batchv1.Job) (*ending, erro
 			continue
 		}
 		text := strings.TrimPrefix(e.Message, "Error creating: ")
-		if _, after, ok := strings.Cut(text, " is forbidden: "); ok {
+		_, after, forbidden := strings.Cut(text, " is forbidden: ")
+		if forbidden {
 			text = after
 		}
-		wait, hint := refusal(text)
+		wait, hint := refusal(text, forbidden)
 		if !wait {
 			return &ending{err: &diag.Error{What: "the cluster refuses the pod: " + text, Hint: hint}}, nil
 		}
@@ -244,8 +264,8 @@ func (f *follower) refused(ctx context.Context, job *batchv1.Job) (*ending, erro
 	return nil, nil
 }
 
-// refusal says whether a pod that was refused may be taken later, and what to do.
-func refusal(text string) (wait bool, hint string) {
+// refusal says whether a pod that was refused, or forbidden by a policy, may be taken later, and what to do.
+func refusal(text string, forbidden bool) (wait bool, hint string) {
 	switch {
 	case strings.Contains(text, "exceeded quota") && !neverFits(text):
 		return true, "it is made when other pods of the namespace have ended"
@@ -259,7 +279,9 @@ func refusal(text string) (wait bool, hint string) {
 		return false, "Stay within the namespace's LimitRange with --cpu, --memory and --storage."
 	case strings.Contains(text, "service account"):
 		return true, "the service account has to be created: name one that exists with --service-account"
-	case strings.Contains(text, "denied the request"), strings.Contains(text, "forbidden"), strings.Contains(text, "not allowed"), strings.Contains(text, "Invalid value"):
+	case strings.Contains(text, "PriorityClass"):
+		return false, "Name a priority class that the cluster has in --pod-template."
+	case forbidden, strings.Contains(text, "denied the request"), strings.Contains(text, "forbidden"), strings.Contains(text, "not allowed"), strings.Contains(text, "Invalid value"):
 		return false, "Change what the cluster's policy refuses with --pod-template, or use another namespace."
 	}
 	return true, "the cluster tries again"

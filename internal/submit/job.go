@@ -171,13 +171,13 @@ func arguments(r *Request, contexts *sent) []string {
 	return slices.Concat(out, contexts.args, r.Args)
 }
 
-// namesIn are the names that a Job gives its image, as its arguments have them.
-func namesIn(j *batchv1.Job) []string {
+// valuesIn are those that a Job's arguments give flags.
+func valuesIn(j *batchv1.Job, flags ...string) []string {
 	var out []string
 	for _, c := range j.Spec.Template.Spec.Containers {
 		for _, a := range c.Args {
 			flag, value, _ := strings.Cut(a, "=")
-			if c.Name == Container && (flag == "--destination" || flag == "--tag") {
+			if c.Name == Container && slices.Contains(flags, flag) {
 				out = append(out, value)
 			}
 		}

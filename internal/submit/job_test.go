@@ -4,6 +4,7 @@ import (
 	"flag"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 	"time"
 
@@ -101,8 +102,12 @@ func TestRefusals(t *testing.T) {
 		`violates PodSecurity "restricted:latest": runAsNonRoot != true`:                                       false,
 		"maximum memory usage per Container is 1Gi, but limit is 2Gi":                                          false,
 		"etcdserver: request timed out":                                                                        true,
+		"is forbidden: unable to validate against any security context constraint: []":                         false,
+		`is forbidden: error looking up service account n/a: serviceaccount "a" not found`:                     true,
+		"is forbidden: no PriorityClass with name none was found":                                              false,
+		"pods \"x\" already exists":                                                                            true,
 	} {
-		if got, hint := refusal(text); got != wait || hint == "" {
+		if got, hint := refusal(text, strings.Contains(text, "is forbidden: ")); got != wait || hint == "" {
 			t.Errorf("%s: waits: %v, want %v (%s)", text, got, wait, hint)
 		}
 	}

@@ -92,7 +92,7 @@ func nodeless(s *corev1.PodSpec, message string) (what, hint string) {
 		}
 		return "no node has " + list + " (" + message + ")", hint
 	case len(words) > 0:
-		return "no node with " + list + " has room for it: " + message, hint
+		return "no node with " + list + " takes it: " + message, hint
 	}
 	return "no node has room for it: " + message, hint
 }

@@ -123,7 +123,7 @@ func TestNodeless(t *testing.T) {
 		},
 		"full": {
 			arm, "0/3 nodes are available: 1 Insufficient cpu, 2 node(s) didn't match Pod's node affinity/selector.",
-			"no node with the label kubernetes.io/arch=arm64 has room for it: 0/3 nodes are available: 1 Insufficient cpu, 2", "Ask for less",
+			"no node with the label kubernetes.io/arch=arm64 takes it: 0/3 nodes are available: 1 Insufficient cpu, 2", "Ask for less",
 		},
 		"any": {nil, "0/1 nodes are available: 1 Insufficient memory.", "no node has room for it: 0/1 nodes", "Ask for less"},
 	} {

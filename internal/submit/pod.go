@@ -69,7 +69,10 @@ func (f *follower) pod(p *corev1.Pod) *ending {
 	case over != nil && over.ExitCode == 0:
 		return &ending{pod: p.Name, message: over.Message}
 	case is:
-		f.once(fmt.Sprintf("the pod %s was disturbed: %s; the cluster makes another, which %s", p.Name, why, f.goesOn()))
+		f.another(fmt.Sprintf("the pod %s was disturbed: %s", p.Name, why))
+		if over == nil && p.DeletionTimestamp != nil && f.env.Build.Now().After(p.DeletionTimestamp.Time) {
+			f.once(fmt.Sprintf("the node %s has not let the pod go; another is made when it does, or when the node is deleted: kubectl delete node %[1]s", p.Spec.NodeName))
+		}
 		return nil
 	case p.Status.Phase == corev1.PodFailed && p.Status.Reason == "Evicted":
 		return &ending{err: &FailedError{1, &diag.Error{What: "the pod was evicted: " + p.Status.Message, Hint: "Give the build more room with --storage."}}}
@@ -87,7 +90,7 @@ func (f *follower) pod(p *corev1.Pod) *ending {
 		if over.ExitCode == exitAgain {
 			what = "did not get the whole context"
 		}
-		f.once(fmt.Sprintf("the pod %s %s; the cluster makes another, which %s", p.Name, what, f.goesOn()))
+		f.another("the pod " + p.Name + " " + what)
 		return nil
 	}
 	// The Job's failure policy ends it, unless it takes the exit code for that of a pod which was killed.
@@ -115,6 +118,13 @@ func (f *follower) memory(p *corev1.Pod) string {
 		}
 	}
 	return "the node"
+}
+
+// another says that a pod has ended, and what becomes of the build.
+func (f *follower) another(what string) {
+	if !f.final {
+		f.once(what + "; the cluster makes another, which " + f.goesOn())
+	}
 }
 
 func (f *follower) goesOn() string {
@@ -152,11 +162,11 @@ func (f *follower) troubles(ctx context.Context, p *corev1.Pod) error {
 			f.nodeless, f.hint = nodeless(&p.Spec, c.Message)
 			f.once("the pod waits: " + f.nodeless + ". " + f.hint)
 		}
-		if c.Type == corev1.PodReady && c.Status == corev1.ConditionFalse && c.Reason == "NodeLost" || p.Status.Reason == "NodeLost" {
-			f.once("the node " + p.Spec.NodeName + " does not answer; if it does not come back, the cluster makes another pod, which " + f.goesOn())
-		}
 	}
 	s := status(p)
+	if s != nil && s.State.Running != nil && silent(p) {
+		f.once("the node " + p.Spec.NodeName + " does not answer; if it does not come back, the cluster makes another pod, which " + f.goesOn())
+	}
 	if s == nil || s.State.Waiting == nil {
 		return nil
 	}
@@ -174,6 +184,16 @@ func (f *follower) troubles(ctx context.Context, p *corev1.Pod) error {
 		return f.waited(p, w, imagePatience)
 	}
 	return f.sandbox(ctx, p)
+}
+
+// silent says whether the cluster has noted that a pod's node does not answer: the pod then is not ready any more, although the last
+// that its kubelet said of its containers is that they are.
+func silent(p *corev1.Pod) bool {
+	is := map[corev1.PodConditionType]corev1.ConditionStatus{}
+	for _, c := range p.Status.Conditions {
+		is[c.Type] = c.Status
+	}
+	return len(p.Spec.ReadinessGates) == 0 && is[corev1.ContainersReady] == corev1.ConditionTrue && is[corev1.PodReady] == corev1.ConditionFalse
 }
 
 // waited is an error when a pod has been in trouble for as long as patience.

@@ -9,6 +9,8 @@ import (
 	"strings"
 	"time"
 
+	batchv1 "k8s.io/api/batch/v1"
+
 	"hako/internal/build"
 	"hako/internal/cluster"
 	"hako/internal/diag"
@@ -85,22 +87,36 @@ func Attach(ctx context.Context, env Env, name string, req Request) (*Result, er
 		return nil, errors.Join(err, notAttached(name))
 	}
 	job, err := env.Cluster.Job(ctx, name)
+	if cluster.IsNotFound(err) {
+		return nil, &diag.Error{
+			What: "there is no Job " + name + " in namespace " + env.Cluster.Namespace, Cause: err,
+			Hint: "It is deleted when its --ttl-after-finished is over; those that are there: kubectl get jobs --namespace " + env.Cluster.Namespace,
+		}
+	}
 	if err != nil {
 		return nil, err
 	}
 	if job.Annotations[platformAnnotation] != "" {
 		return nil, notAttached(name)
 	}
-	if places := job.Annotations[contextAnnotation]; places != "" {
-		s.sent.artifacts = strings.Split(places, separator)
-	}
-	s.names = namesIn(job)
+	s.adopt(job)
 	made, err := follow(ctx, s)
 	if ctx.Err() != nil {
 		s.say("the Job " + name + " goes on; attach again, or end it with: kubectl delete job --namespace " + env.Cluster.Namespace + " " + name)
 		return nil, context.Cause(ctx)
 	}
 	return s.end(ctx, made, err)
+}
+
+// adopt takes from a Job that another call made what that knew.
+func (s *submitted) adopt(job *batchv1.Job) {
+	if places := job.Annotations[contextAnnotation]; places != "" {
+		s.sent.artifacts = strings.Split(places, separator)
+	}
+	s.names, s.req.Cached = valuesIn(job, "--destination", "--tag"), slices.Contains(valuesIn(job, "--cache"), "true")
+	if seconds := job.Spec.ActiveDeadlineSeconds; seconds != nil {
+		s.req.Job.Timeout = time.Duration(*seconds) * time.Second
+	}
 }
 
 // submitted is a Job and what belongs to it.
