@@ -128,9 +128,33 @@ func (m *farm) results(t *testing.T) map[string]string {
 	return out
 }
 
-// nothingLeft holds that no Secrets and no contexts are there.
-func (m *farm) nothingLeft(t *testing.T) {
+// context is the place of the context of all Jobs that are there, as "repository@digest".
+func (m *farm) context(t *testing.T) string {
 	t.Helper()
+	const prefix = "--context=oci://"
+	place := ""
+	for _, arg := range strings.Fields(m.mustKubectl(t, "", "-n", m.ns, "get", "jobs", "-o", `jsonpath={range .items[*]}{range .spec.template.spec.containers[0].args[*]}{@}{"\n"}{end}{end}`)) {
+		if !strings.HasPrefix(arg, prefix) {
+			continue
+		}
+		if place != "" && place != arg {
+			t.Errorf("the context was sent twice: %s and %s", place, arg)
+		}
+		place = arg
+	}
+	if place == "" {
+		t.Error("no Job names its context")
+	}
+	return strings.TrimPrefix(place, prefix)
+}
+
+// nothingLeft holds that no Secrets and no context are there.
+func (m *farm) nothingLeft(t *testing.T, context string) {
+	t.Helper()
+	_, path, _ := strings.Cut(context, "/")
+	if got := m.digest(t, strings.Replace(path, "@", "/manifests/", 1)); got != "" {
+		t.Errorf("the context %s is still there", context)
+	}
 	if left := m.mustKubectl(t, "", "-n", m.ns, "get", "secrets", "-o", "name"); strings.TrimSpace(left) != "" {
 		t.Errorf("left behind: %s", left)
 	}
@@ -184,7 +208,7 @@ builds:
 		t.Fatal(err)
 	}
 	m.checkAll(t, n)
-	m.nothingLeft(t)
+	m.nothingLeft(t, m.context(t))
 }
 
 // succeeded is the number of Jobs that have.
@@ -236,7 +260,7 @@ func (m *farm) checkAll(t *testing.T, n int) {
 func (m *farm) digest(t *testing.T, ref string) string {
 	t.Helper()
 	req := must[*http.Request](t)(http.NewRequestWithContext(t.Context(), http.MethodHead, "http://"+m.registry.Addr+"/v2/"+ref, nil))
-	req.Header.Set("Accept", "application/vnd.oci.image.manifest.v1+json, application/vnd.docker.distribution.manifest.v2+json")
+	req.Header.Set("Accept", "application/vnd.oci.image.manifest.v1+json, application/vnd.oci.image.index.v1+json, application/vnd.docker.distribution.manifest.v2+json")
 	resp := must[*http.Response](t)(http.DefaultClient.Do(req))
 	if err := resp.Body.Close(); err != nil {
 		t.Fatal(err)
@@ -279,7 +303,7 @@ func testManyQuota(t *testing.T, f *fixture) {
 			t.Errorf("build %s: %s, and the registry has %s", name, result, got)
 		}
 	}
-	m.nothingLeft(t)
+	m.nothingLeft(t, m.context(t))
 }
 
 // testManyFailure has one of six fail: the exit code is that of its step, and the Jobs of the others are gone, or done with --keep-going.
@@ -304,7 +328,7 @@ func testManyFailure(t *testing.T, f *fixture) {
 		if got := strings.Count(fmt.Sprint(m.results(t)), "done"); got > test.done {
 			t.Errorf("%q: %d builds are done", test.args, got)
 		}
-		m.nothingLeft(t)
+		m.nothingLeft(t, m.context(t))
 	}
 }
 
@@ -316,6 +340,7 @@ func testManyStop(t *testing.T, f *fixture) {
 	cmd.Stdout, cmd.Stderr = &output, &output
 	r := start(t, cmd)
 	r.await(t, func() bool { return m.jobs() >= 6 })
+	place := m.context(t)
 	if err := cmd.Process.Signal(os.Interrupt); err != nil {
 		t.Error(err)
 	}
@@ -327,5 +352,5 @@ func testManyStop(t *testing.T, f *fixture) {
 			t.Errorf("left behind: %+v: %s", left, tail(output.String()))
 		}
 	}
-	m.nothingLeft(t)
+	m.nothingLeft(t, place)
 }
