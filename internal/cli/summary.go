@@ -62,7 +62,7 @@ func (t *tally) tell(r matrix.Result) {
 		text := fmt.Sprintf("done in %s: %d of %d", r.Took.Round(100*time.Millisecond), t.done, t.all)
 		t.m.ui.Emit(event.Of{Build: r.Name, Event: event.Info{Message: text}})
 	case matrix.Failed:
-		t.m.ui.Emit(event.Warning{Message: "build " + r.Name + " failed:\n" + diag.Format(r.Err)})
+		t.m.ui.Emit(event.Of{Build: r.Name, Event: event.Warning{Message: "the build failed:\n" + diag.Format(r.Err)}})
 	case matrix.Skipped:
 	}
 }
