@@ -3,6 +3,7 @@ package cli
 import (
 	"context"
 	"crypto/rand"
+	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -77,8 +78,15 @@ func (f *farm) take(b matrix.Build, vs *values) (build.Request, error) {
 	return req.Build, err
 }
 
-func (f *farm) open(context.Context) (err error) {
+// open finds the cluster, and asks it something: one that cannot be reached, or used, is better known before hundreds of builds wait.
+func (f *farm) open(ctx context.Context) (err error) {
 	if f.cluster, err = f.c.connect(f.vs); err != nil {
+		return err
+	}
+	var lost *cluster.ConnectionError
+	_, err = f.cluster.Job(ctx, "hako-"+f.labels[submit.RunLabel])
+	if errors.As(err, &lost) || err != nil && !cluster.IsNotFound(err) && !cluster.IsTemporary(err) {
+		f.cluster.Close()
 		return err
 	}
 	f.contexts = submit.NewContexts(f.c.buildEnv(f.c.ui))
