@@ -218,6 +218,11 @@ func (w *whole) run(ctx context.Context) ([]output.Described, error) {
 	err := context.Cause(inner)
 	if ctx.Err() != nil {
 		err = context.Cause(ctx)
+		for i, s := range w.jobs {
+			if images[i].Top.Digest != "" { // it has ended, and is of no use alone
+				left = append(left, s.giveUp(ctx))
+			}
+		}
 	}
 	return images, errors.Join(append([]error{err}, left...)...)
 }

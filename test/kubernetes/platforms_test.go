@@ -49,10 +49,16 @@ func testPlatforms(t *testing.T, f *fixture) {
 		p.nothingLeft(t)
 	}
 	p.mustKubectl(t, "", "-n", p.ns, "delete", "jobs", "--all")
-	out := interrupt(t, "begun", p.args("submit", "-f", filepath.Join(p.dir, "slow"), "-d", p.repository+":2"))
-	p.nothingLeft(t)
-	if jobs := p.mustKubectl(t, "", "-n", p.ns, "get", "jobs", "-o", "name"); jobs != "" {
-		t.Errorf("left behind after SIGINT: %s\n%s", jobs, out)
+	for _, selector := range []string{"", "--node-selector=kubernetes.io/arch=amd64"} { // one waits for a node, or has ended
+		args := p.args("submit", "-f", filepath.Join(p.dir, "slow"), "-d", p.repository+":2")
+		if selector != "" {
+			args = append(args, selector)
+		}
+		out := interrupt(t, "begun", args)
+		p.nothingLeft(t)
+		if jobs := p.mustKubectl(t, "", "-n", p.ns, "get", "jobs", "-o", "name"); jobs != "" {
+			t.Errorf("%s: left behind after SIGINT: %s\n%s", selector, jobs, out)
+		}
 	}
 	if r := must[lab.Result](t)(lab.Run(t.Context(), lab.Command{Args: []string{p.hako, "index", p.repository + ":2", "--insecure", "--insecure-pull", "-d", p.repository + ":3"}})); r.ExitCode == 0 {
 		t.Error("a build that failed has set the tag")
