@@ -17,29 +17,49 @@ import (
 // PushContext sends the build context of req to the repository ref, without what its ignore file leaves out, and gives it ref's
 // tag if there is one. Of req count the context, the Dockerfile, the registries, the compression and the work directory.
 func PushContext(ctx context.Context, env Env, req Request, ref string) (*contextartifact.Pushed, error) {
-	return pushContext(ctx, env, req, contextPush{ref: ref})
+	sent, err := pushContext(ctx, env, req, contextPush{ref: ref})
+	if err != nil {
+		return nil, err
+	}
+	return sent.Pushed, nil
 }
+
+// SentContext is a context in a registry, and PackedContext one in a file. Dockerfile is what it has as such; nil if it has none.
+type (
+	SentContext struct {
+		*contextartifact.Pushed
+		Dockerfile []byte
+	}
+	PackedContext struct {
+		*contextartifact.Packed
+		Dockerfile []byte
+	}
+)
 
 // PushContextOnce is PushContext for one build: label, which no other has, makes it an artifact of its own that can be
 // deleted after the build, whatever others have pushed.
-func PushContextOnce(ctx context.Context, env Env, req Request, ref, label string) (*contextartifact.Pushed, error) {
+func PushContextOnce(ctx context.Context, env Env, req Request, ref, label string) (*SentContext, error) {
 	return pushContext(ctx, env, req, contextPush{ref: ref, annotations: map[string]string{"hako.context.job": label}})
 }
 
 // PushNamedContextOnce is PushContextOnce for a further context, one without a Dockerfile: req.Context says where it is.
-func PushNamedContextOnce(ctx context.Context, env Env, req Request, ref, label string) (*contextartifact.Pushed, error) {
+func PushNamedContextOnce(ctx context.Context, env Env, req Request, ref, label string) (*SentContext, error) {
 	return pushContext(ctx, env, req, contextPush{ref: ref, annotations: map[string]string{"hako.context.job": label}, further: true})
 }
 
 // PackContext makes the archive that PushContext sends, in a file without a name in the work directory. The caller closes it.
-func PackContext(ctx context.Context, env Env, req Request) (out *contextartifact.Packed, err error) {
+func PackContext(ctx context.Context, env Env, req Request) (_ *PackedContext, err error) {
 	b := newBuilder(ctx, env, req)
 	defer func() { err = errors.Join(err, b.close()) }()
-	t, err := b.openSent(ctx, false)
+	t, dockerfile, err := b.openSent(ctx, false)
 	if err != nil {
 		return nil, err
 	}
-	return contextartifact.Pack(ctx, t, b.packing())
+	packed, err := contextartifact.Pack(ctx, t, b.packing())
+	if err != nil {
+		return nil, err
+	}
+	return &PackedContext{packed, dockerfile}, nil
 }
 
 // contextPush is where a context goes, and as what.
@@ -49,10 +69,10 @@ type contextPush struct {
 	further     bool
 }
 
-func pushContext(ctx context.Context, env Env, req Request, to contextPush) (_ *contextartifact.Pushed, err error) {
+func pushContext(ctx context.Context, env Env, req Request, to contextPush) (_ *SentContext, err error) {
 	b := newBuilder(ctx, env, req)
 	defer func() { err = errors.Join(err, b.close()) }()
-	t, err := b.openSent(ctx, to.further)
+	t, dockerfile, err := b.openSent(ctx, to.further)
 	if err != nil {
 		return nil, err
 	}
@@ -62,7 +82,7 @@ func pushContext(ctx context.Context, env Env, req Request, to contextPush) (_ *
 	if err != nil {
 		return nil, fmt.Errorf("push the context: %w", err)
 	}
-	return pushed, nil
+	return &SentContext{pushed, dockerfile}, nil
 }
 
 // packing says how a context becomes an archive.
@@ -72,24 +92,26 @@ func (b *builder) packing() contextartifact.Options {
 	}
 }
 
-// openSent opens the context as it is sent elsewhere. One that is nothing but a Dockerfile is a directory with that.
-func (b *builder) openSent(ctx context.Context, further bool) (tree.Tree, error) {
+// openSent opens the context as it is sent elsewhere, and reads its Dockerfile. One that is nothing but a Dockerfile is a directory
+// with that.
+func (b *builder) openSent(ctx context.Context, further bool) (t tree.Tree, dockerfile []byte, err error) {
 	if err := b.openSecrets(); err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	if err := b.openFetchers(); err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	o := b.trees.options
 	src, err := contextsource.Open(ctx, o, contextsource.Request{
 		Place: b.req.Context, Title: "build context", Flag: "--context", Further: true, SubPath: b.req.ContextSubPath, Input: b.env.Stdin, Git: b.git(),
 	})
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	b.closers = append(b.closers, src.Close)
 	if src.Dockerfile != nil && !further {
-		return b.onlyDockerfile(ctx, src.Dockerfile)
+		t, err := b.onlyDockerfile(ctx, src.Dockerfile)
+		return t, src.Dockerfile.Content, err
 	}
 	open := buildcontext.OpenSent
 	if further {
@@ -100,10 +122,10 @@ func (b *builder) openSent(ctx context.Context, further bool) (tree.Tree, error)
 		Cwd: b.env.Cwd, Now: o.Now, Exclude: b.exclude(),
 	})
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	b.closers = append(b.closers, opened.Close)
-	return opened.Tree(), nil
+	return opened.Tree(), opened.Dockerfile, nil
 }
 
 // onlyDockerfile is the tree of a context that holds nothing else.

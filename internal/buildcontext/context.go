@@ -92,7 +92,7 @@ func OpenTree(ctx context.Context, o Options) (*Context, error) {
 }
 
 // OpenSent opens a context as it is sent elsewhere to be built there: without what its ignore file leaves out, but with that
-// file and the Dockerfile. There need not be a Dockerfile in it. What the user can mend is a *diag.Error.
+// file and the Dockerfile. There need not be a Dockerfile in it: its name is empty then. What the user can mend is a *diag.Error.
 func OpenSent(ctx context.Context, o Options) (*Context, error) {
 	return open(ctx, &o, (*Context).loadSent)
 }
@@ -139,6 +139,9 @@ func (c *Context) loadSent(ctx context.Context, o *Options) error {
 	names := []string{ignoreName}
 	for _, f := range spellings(path.Clean("/" + cmp.Or(o.Dockerfile, defaultName))[1:]) {
 		names = append(names, f, f+ignoreName)
+		if text, err := readIn(c.root.tree, f); err == nil && c.DockerfileName == "" {
+			c.Dockerfile, c.DockerfileName = text, f
+		}
 		if c.IgnoreName == "" {
 			if _, err := readIn(c.root.tree, f+ignoreName); err == nil {
 				c.IgnoreName = f + ignoreName

@@ -7,7 +7,6 @@ import (
 	"maps"
 	"os"
 	"path/filepath"
-	"regexp"
 	"slices"
 	"strings"
 
@@ -211,9 +210,8 @@ func (p *parcel) directory() string {
 
 // bases adds the images that FROM names as they stand to those that the pod gets credentials for.
 func (p *parcel) bases(text []byte) error {
-	from := regexp.MustCompile(`(?im)^[ \t]*FROM[ \t]+(?:--\S+[ \t]+)*([^\s$]+)[ \t]*(?:AS[ \t].*)?$`)
-	for _, m := range from.FindAllSubmatch(text, -1) {
-		p.trust(string(m[1]))
+	for _, name := range submit.Bases(text) {
+		p.trust(name)
 	}
 	return nil
 }

@@ -2,7 +2,8 @@ package submit
 
 import (
 	"context"
-	"errors"
+	"regexp"
+	"slices"
 	"strings"
 
 	"hako/internal/build"
@@ -21,6 +22,8 @@ type sent struct {
 	artifacts []string
 	// packed is the context that goes through standard input; nil if none does.
 	packed *contextartifact.Packed
+	// dockerfile is that of the context, as far as it is known here.
+	dockerfile []byte
 }
 
 // streams says whether a context goes through standard input.
@@ -52,7 +55,7 @@ func (s *submitted) sendContexts(ctx context.Context, to string) error {
 		if err != nil {
 			return err
 		}
-		s.sent.packed = packed
+		s.sent.packed, s.sent.dockerfile = packed.Packed, packed.Dockerfile
 		s.sent.place = contextsource.StandardInput(packed.Digest(), packed.Size())
 	default:
 		place, err := s.env.Contexts.place(ctx, r, to, func() (string, error) {
@@ -70,7 +73,7 @@ func (s *submitted) sendContexts(ctx context.Context, to string) error {
 		req.Context, req.ContextSubPath = c.Value, ""
 		place, err := s.push(ctx, req, to, build.PushNamedContextOnce)
 		if err != nil {
-			return errors.Join(err, s.forgetContext(ctx))
+			return err
 		}
 		s.sent.artifacts = append(s.sent.artifacts, place)
 		s.sent.args = append(s.sent.args, "--build-context="+c.Key+"="+place)
@@ -79,7 +82,7 @@ func (s *submitted) sendContexts(ctx context.Context, to string) error {
 }
 
 // pushFunc is build.PushContextOnce or its like.
-type pushFunc = func(ctx context.Context, env build.Env, req build.Request, ref, label string) (*contextartifact.Pushed, error)
+type pushFunc = func(ctx context.Context, env build.Env, req build.Request, ref, label string) (*build.SentContext, error)
 
 // push sends the context of req to a repository, and returns its place there.
 func (s *submitted) push(ctx context.Context, req build.Request, to string, push pushFunc) (string, error) {
@@ -87,7 +90,37 @@ func (s *submitted) push(ctx context.Context, req build.Request, to string, push
 	if err != nil {
 		return "", err
 	}
+	if s.sent.place == "" { // it is not one of the further ones
+		s.sent.dockerfile = pushed.Dockerfile
+	}
 	return contextartifact.Scheme + pushed.Reference, nil
+}
+
+// Bases are the images that FROM names in a Dockerfile as they stand, without variables.
+func Bases(dockerfile []byte) []string {
+	from := regexp.MustCompile(`(?im)^[ \t]*FROM[ \t]+(?:--\S+[ \t]+)*([^\s$]+)[ \t]*(?:AS[ \t].*)?$`)
+	var out []string
+	for _, m := range from.FindAllSubmatch(dockerfile, -1) {
+		if name := string(m[1]); name != "scratch" {
+			out = append(out, name)
+		}
+	}
+	return out
+}
+
+// trustBases has the pod get credentials for the bases of a Dockerfile that nobody had seen before: that of an archive.
+func (s *submitted) trustBases(ctx context.Context) error {
+	r := s.req
+	before := len(r.CredentialsFor)
+	for _, name := range Bases(s.sent.dockerfile) {
+		if _, err := registry.ParseReference(name); err == nil && !slices.Contains(r.CredentialsFor, name) {
+			r.CredentialsFor = append(slices.Clip(r.CredentialsFor), name)
+		}
+	}
+	if len(r.CredentialsFor) == before {
+		return nil
+	}
+	return s.credentials(ctx)
 }
 
 // contextRepository is where contexts are sent; empty if none is.

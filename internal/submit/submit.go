@@ -163,20 +163,35 @@ func (s *submitted) prepare(ctx context.Context) error {
 	if to != "" {
 		r.CredentialsFor = append(slices.Clip(r.CredentialsFor), to)
 	}
-	if r.Job.RegistrySecret == "" && len(r.CredentialsFor) > 0 {
-		config, err := build.DockerConfig(ctx, s.env.Build, r.Build.Registry, r.CredentialsFor)
-		if err != nil {
-			return err
-		}
-		if config != nil {
-			r.Files = append(r.Files, File{configKey, config})
-		}
+	if err := s.credentials(ctx); err != nil {
+		return err
 	}
 	// What cannot be made is found before anything is sent.
 	if _, err := newJob(r, s.name, &sent{}); err != nil {
 		return err
 	}
-	return s.sendContexts(ctx, to)
+	if err = s.sendContexts(ctx, to); err == nil {
+		err = s.trustBases(ctx)
+	}
+	if err != nil {
+		return errors.Join(err, s.forgetContext(ctx))
+	}
+	return nil
+}
+
+// credentials puts this user's credentials for the repositories that the pod may use among its files.
+func (s *submitted) credentials(ctx context.Context) error {
+	r := s.req
+	if r.Job.RegistrySecret != "" || len(r.CredentialsFor) == 0 {
+		return nil
+	}
+	config, err := build.DockerConfig(ctx, s.env.Build, r.Build.Registry, r.CredentialsFor)
+	if err != nil || config == nil {
+		return err
+	}
+	others := slices.DeleteFunc(slices.Clone(r.Files), func(f File) bool { return f.Name == configKey })
+	r.Files = append(others, File{configKey, config})
+	return nil
 }
 
 // create makes the Job, and then the Secret that goes with it: the kubelet waits for that.
