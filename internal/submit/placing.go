@@ -5,6 +5,7 @@ import (
 	"maps"
 	"regexp"
 	"slices"
+	"strconv"
 	"strings"
 
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
@@ -85,10 +86,18 @@ func nodeless(s *corev1.PodSpec, message string) (what, hint string) {
 		list = "the labels " + strings.Join(words, " and ")
 	}
 	hint = "Ask for less with --cpu, --memory and --storage, or change --node-selector and --toleration."
+	none, tainted := unmatched(message)
 	switch {
-	case len(words) > 0 && unmatched(message):
+	case len(words) > 0 && none:
+		or := ""
+		if tainted {
+			or = "tolerate the taint of one with --toleration, "
+		}
 		if arch := labels[corev1.LabelArchStable]; arch != "" {
-			hint = fmt.Sprintf("Add a node with %s=%s, or build on others with --node-selector %[1]s=ARCH: RUN needs a node of the platform, COPY does not.", corev1.LabelArchStable, arch)
+			hint = fmt.Sprintf("Add a node with %s=%s, %sor build on others with --node-selector %[1]s=ARCH: RUN needs a node of the platform, COPY does not.", corev1.LabelArchStable, arch, or)
+		}
+		if tainted {
+			return "no node without a taint has " + list + " (" + message + ")", hint
 		}
 		return "no node has " + list + " (" + message + ")", hint
 	case len(words) > 0:
@@ -97,9 +106,23 @@ func nodeless(s *corev1.PodSpec, message string) (what, hint string) {
 	return "no node has room for it: " + message, hint
 }
 
-// unmatched says whether a message of the scheduler tells that it is for the labels that none of the nodes will do:
-// "0/2 nodes are available: 2 node(s) didn't match Pod's node affinity/selector".
-func unmatched(message string) bool {
-	all := regexp.MustCompile(`^0/(\d+) nodes are available: (\d+) node\(s\) didn't match Pod's node affinity/selector\.?$`).FindStringSubmatch(message)
-	return all != nil && all[1] == all[2]
+// unmatched says whether a message of the scheduler tells that it is for the labels that none of the nodes will do, but for
+// those, if any, whose taints are looked at first:
+// "0/3 nodes are available: 1 node(s) had untolerated taint(s), 2 node(s) didn't match Pod's node affinity/selector".
+func unmatched(message string) (none, tainted bool) {
+	count, reasons, _ := strings.Cut(strings.TrimPrefix(message, "0/"), " nodes are available: ")
+	all, err := strconv.Atoi(count)
+	if err != nil {
+		return false, false
+	}
+	for _, m := range regexp.MustCompile(`(\d+) node\(s\) (didn't match Pod's node affinity/selector|had untolerated taint)`).FindAllStringSubmatch(reasons, -1) {
+		n, _ := strconv.Atoi(m[1]) // they are digits; more than fit are 0, and so too few
+		all -= n
+		if strings.HasPrefix(m[2], "had") {
+			tainted = true
+		} else {
+			none = true
+		}
+	}
+	return none && all == 0, tainted
 }

@@ -121,6 +121,13 @@ func TestNodeless(t *testing.T) {
 			map[string]string{"disk": "ssd", "kubernetes.io/arch": "arm64"}, "0/1 nodes are available: 1 node(s) didn't match Pod's node affinity/selector.",
 			"no node has the labels disk=ssd and kubernetes.io/arch=arm64 (0/1", "Add a node",
 		},
+		"tainted": {
+			arm, "0/3 nodes are available: 1 node(s) had untolerated taint {node-role.kubernetes.io/control-plane: }, 2 node(s) didn't match Pod's node affinity/selector. preemption: 0/3",
+			"no node without a taint has the label kubernetes.io/arch=arm64 (0/3 nodes are available: 1 node(s) had", "Add a node with kubernetes.io/arch=arm64, tolerate the taint",
+		},
+		"only tainted": {
+			arm, "0/1 nodes are available: 1 node(s) had untolerated taint(s).", "no node with the label kubernetes.io/arch=arm64 takes it: 0/1", "Ask for less",
+		},
 		"full": {
 			arm, "0/3 nodes are available: 1 Insufficient cpu, 2 node(s) didn't match Pod's node affinity/selector.",
 			"no node with the label kubernetes.io/arch=arm64 takes it: 0/3 nodes are available: 1 Insufficient cpu, 2", "Ask for less",

@@ -35,7 +35,7 @@ func testPlatforms(t *testing.T, f *fixture) {
 		code int
 		says []string
 	}{
-		{[]string{"--timeout=15s"}, 1, []string{"linux/arm64: the pod waited for a node for the whole --timeout of 15s: no node has the label kubernetes.io/arch=arm64", "linux/amd64 Pushed "}},
+		{[]string{"--timeout=15s"}, 1, []string{"linux/arm64: the pod waited for a node for the whole --timeout of 15s: no node ", "has the label kubernetes.io/arch=arm64 (0/", "linux/amd64 Pushed "}},
 		{[]string{"-f", "fails"}, 7, []string{"linux/amd64: RUN: command exited with code 7", "cancelling the Job hako-platforms-"}},
 		{[]string{"--executor-image=" + f.registry.Addr + "/none:1"}, 1, []string{"linux/amd64: the node cannot pull the executor image"}},
 		{[]string{"--detach"}, 1, []string{"ends with an index, which is made here"}},
