@@ -88,7 +88,7 @@ func follow(ctx context.Context, s *submitted) (*ending, error) {
 		case err != nil && cluster.IsTemporary(err):
 			f.tellLost(err)
 		case err != nil:
-			return nil, f.shutOut(err)
+			return nil, err
 		case end != nil:
 			f.tellBack()
 			f.drain(ctx)
@@ -154,11 +154,11 @@ func (f *follower) look(ctx context.Context) (*ending, error) {
 		return &ending{jobEnded: true, err: &diag.Error{What: "the Job " + f.name + " was deleted while it ran", Hint: "Find out who deletes it, and submit the build again."}}, nil
 	}
 	if err != nil {
-		return nil, err
+		return nil, f.shutOut(err)
 	}
 	pods, err := f.env.Cluster.Pods(ctx, f.labels)
 	if err != nil {
-		return nil, err
+		return nil, f.shutOut(err)
 	}
 	f.seen = true
 	f.final = job.DeletionTimestamp != nil || slices.ContainsFunc(job.Status.Conditions, func(c batchv1.JobCondition) bool {

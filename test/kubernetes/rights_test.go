@@ -116,6 +116,14 @@ func testRights(t *testing.T, f *fixture) {
 	}
 	s.fromPod(t)
 	s.withoutEach(t)
+	if r := s.submit(t, "--context-stdin"); r.ExitCode != 1 || !strings.Contains(r.Output, "pods/attach of docs/submit.md") || jobs() != "" {
+		t.Errorf("a stream without the right to it: exit code %d, left behind: %s\n%s", r.ExitCode, jobs(), r.Output)
+	}
+	root := must[string](t)(lab.ModuleRoot())
+	f.mustKubectl(t, "", "-n", s.ns, "apply", "-k", filepath.Join(root, "test/manifests/testdata/stdin"))
+	if r := s.submit(t, "--context-stdin"); r.ExitCode != 0 {
+		t.Errorf("a stream with the right to it: exit code %d\n%s", r.ExitCode, r.Output)
+	}
 }
 
 // fromPod submits a build from a pod, which finds the cluster by its account.
