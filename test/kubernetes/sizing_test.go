@@ -11,15 +11,21 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"hako/test/lab"
 )
 
-// sizes are the builds of the table in docs/kubernetes.md; %s is the Debian base.
-func sizes(busybox, debian string) []struct{ name, dockerfile string } {
+// sizes are the builds of the table in docs/kubernetes.md; golang is Debian with a Go tool chain.
+func sizes(busybox, debian, golang string) []struct{ name, dockerfile string } {
 	return []struct{ name, dockerfile string }{
 		{"copy", "FROM " + busybox + "\nCOPY Dockerfile /\n"},
 		{"run", "FROM " + busybox + "\nRUN id\n"},
 		{"debian", "FROM " + debian + "\nRUN useradd -m u; cp -a /usr/share /usr/share2; cp -a /usr/lib /usr/lib2; rm -rf /usr/share/doc\n"},
 		{"many", "FROM " + debian + "\nRUN mkdir /many && cd /many && seq 35000 | split -l 1 -a 4 - f && ls | wc -l\nRUN ls -l /many | wc -l && mkdir /some && cp /many/fa* /some\n"},
+		{"go", "FROM " + golang + ` AS b
+WORKDIR /src
+RUN printf 'package main\nimport ("fmt";"net/http")\nfunc main(){fmt.Println(http.StatusOK)}\n' >main.go && printf 'module x\ngo 1.24\n' >go.mod && CGO_ENABLED=0 GOFLAGS=-buildvcs=false /usr/local/go/bin/go build -o /x .
+FROM ` + busybox + "\nCOPY --from=b /x /x\n"},
 		{"gigabyte", "FROM " + debian + " AS a\nRUN head -c 1073741824 /dev/urandom >/big\nFROM " + busybox + "\nCOPY --from=a /big /big\n"},
 	}
 }
@@ -32,7 +38,11 @@ func testSizing(t *testing.T, f *fixture) {
 		t.Fatal("HAKO_TEST_SIZING wants two limits, as: 2Gi 2: ", err)
 	}
 	ns := f.namespace(t, "restricted")
-	for _, s := range sizes(must[string](t)(f.busybox()), must[string](t)(f.debian())) {
+	debian := must[string](t)(f.debian())
+	golang := f.inPod(f.registry.Addr) + "/library/golang"
+	file := filepath.Join(f.writeFiles(t, map[string]string{"Dockerfile": "FROM " + debian + "\nCOPY . /usr/local/go\n"}), "Dockerfile")
+	must[string](t)(lab.Must(t.Context(), f.hako, "build", strings.TrimSpace(must[string](t)(lab.Must(t.Context(), "go", "env", "GOROOT"))), "-f", file, "-t", golang, "--insecure", "--insecure-pull"))
+	for _, s := range sizes(must[string](t)(f.busybox()), debian, golang) {
 		f.configMap(t, ns, s.name, map[string]string{"Dockerfile": s.dockerfile})
 		p := pod{
 			Name: s.name, Args: []string{"--context=dir:///workspace", "--destination=" + f.inPod(f.registry.Addr) + "/sizes:" + s.name, "--insecure", "--insecure-pull"},
@@ -139,6 +149,9 @@ func disk(groups []string) int64 {
 	for _, dir := range groups {
 		text, _ := os.ReadFile(filepath.Join(dir, "cgroup.procs")) // the group may be gone
 		for pid := range strings.FieldsSeq(string(text)) {
+			if comm, _ := os.ReadFile("/proc/" + pid + "/comm"); string(comm) != "executor\n" && string(comm) != "exe\n" {
+				continue // runc, which begins in the machine's own root directory
+			}
 			open, _ := filepath.Glob("/proc/" + pid + "/fd/*") // likewise
 			for _, fd := range open {
 				if to, err := os.Readlink(fd); err == nil && strings.HasPrefix(to, "/tmp/") {

@@ -203,11 +203,12 @@ func (e *Engine) running(ctx context.Context) (*handle, error) {
 			return e.child, nil
 		}
 	}
+	killed := e.options.OOMKills()
 	p, err := e.options.Start(ctx)
 	if err != nil {
 		return nil, err
 	}
-	e.child = &handle{Process: p, lowers: map[string]*mounting{}}
+	e.child = &handle{Process: p, oomKills: e.options.OOMKills, killed: killed, lowers: map[string]*mounting{}}
 	return e.child, nil
 }
 

@@ -41,3 +41,26 @@ func TestNoSecondTryWithoutMemory(t *testing.T) {
 		})
 	}
 }
+
+// TestWantOfMemoryAfterTheStep: a sandbox that was killed while what a step changed was read "ended: signal: killed".
+func TestWantOfMemoryAfterTheStep(t *testing.T) {
+	t.Parallel()
+	crash := &child.CrashError{Name: "the sentry", How: "signal: killed"}
+	for name, tt := range map[string]struct {
+		kills int64
+		err   error
+		want  bool
+	}{
+		"no memory": {3, crash, true}, "crash": {2, crash, false}, "another error, and another's kill": {3, context.Canceled, false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			h := &handle{killed: 2, oomKills: func() int64 { return tt.kills }}
+			var memory *sandbox.MemoryError
+			got := h.reason(tt.err)
+			if errors.As(got, &memory) != tt.want || !tt.want && !errors.Is(got, tt.err) {
+				t.Errorf("got %v", got)
+			}
+		})
+	}
+}

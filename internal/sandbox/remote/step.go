@@ -13,6 +13,7 @@ import (
 
 	"github.com/opencontainers/go-digest"
 
+	"hako/internal/cgroup"
 	"hako/internal/layer"
 	"hako/internal/rootfs"
 	"hako/internal/sandbox"
@@ -25,9 +26,21 @@ const exitNotStarted = 1 // runc run exits with it if it cannot start the comman
 // handle is a child and what is mounted in it.
 type handle struct {
 	*Process
+	// oomKills counts what the kernel killed for want of memory; killed is what it was when the child started.
+	oomKills func() int64
+	killed   int64
 
 	mu     sync.Mutex // guards lowers
 	lowers map[string]*mounting
+}
+
+// reason is err, or if the child crashed and there was no memory left, that.
+func (h *handle) reason(err error) error {
+	var crash *child.CrashError
+	if errors.As(err, &crash) && h.oomKills() > h.killed {
+		return &sandbox.MemoryError{LimitBytes: cgroup.MemoryLimit()}
+	}
+	return err
 }
 
 // mounting is a lower that is mounted, or on the way.
@@ -267,7 +280,7 @@ func (c *changes) Each(ctx context.Context, fn func(tree.Entry, io.Reader) error
 	}
 	var crash *child.CrashError
 	if errors.As(serr, &crash) || errors.Is(serr, fs.ErrNotExist) {
-		return fmt.Errorf("read the changes: %w", serr)
+		return fmt.Errorf("read the changes: %w", c.handle.reason(serr))
 	}
 	if err == nil {
 		err = serr
