@@ -78,6 +78,10 @@ func (f *follower) pod(p *corev1.Pod) *ending {
 		return &ending{err: &FailedError{1, &diag.Error{What: "the pod was evicted: " + p.Status.Message, Hint: "Give the build more room with --storage."}}}
 	case over == nil:
 		return nil
+	case over.Reason == "StartError", over.Reason == "ContainerCannotRun":
+		return &ending{jobEnded: true, err: &FailedError{1, &diag.Error{
+			What: "the container cannot start: " + over.Message, Hint: "Correct --executor-image or --pod-template.",
+		}}}
 	case over.Reason == "OOMKilled":
 		return &ending{err: &FailedError{int(over.ExitCode), &diag.Error{
 			What: "the pod was killed because it needs more memory than its limit of " + f.memory(p), Hint: "Give it more with --memory, or run fewer steps at a time with --jobs.",
