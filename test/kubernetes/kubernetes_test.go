@@ -28,6 +28,7 @@ func TestKubernetes(t *testing.T) {
 		{"Platforms", testPlatforms},
 		{"Rights", testRights},
 		{"Many", testMany},
+		{"Faults", testFaults},
 		{"Chart", testChart},
 		{"Examples", testExamples},
 		{"Debian", testDebian},

@@ -33,7 +33,7 @@ func (f *fixture) namespace(t *testing.T, standard string) string {
 		if t.Failed() {
 			t.Logf("events of %s:\n%s", ns, tail(f.kubectl(t, "", "-n", ns, "get", "events", "--sort-by=.lastTimestamp").Output))
 		}
-		f.mustKubectl(t, "", "delete", "namespace", ns, "--wait=false")
+		f.mustKubectl(t, "", "delete", "namespace", ns, "--wait=false", "--ignore-not-found")
 	})
 	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	defer cancel()

@@ -51,7 +51,7 @@ func newSubmitter(t *testing.T, f *fixture) *submitter {
 func (s *submitter) args(more ...string) []string {
 	return append([]string{
 		s.hako, "submit", s.dir, "--kubeconfig", s.kubeconfig, "--executor-image", s.image("executor"), "--storage=1Gi", "--log-format=text",
-		"--insecure", "--insecure-pull", "-d", s.inPod(s.registry.Addr) + "/rights:1", "--secret", "id=s,src=" + filepath.Join(s.dir, "secret"),
+		"--insecure", "--insecure-pull", "-d", s.inPod(s.registry.Addr) + "/" + s.ns + ":1", "--secret", "id=s,src=" + filepath.Join(s.dir, "secret"),
 	}, more...)
 }
 
@@ -143,7 +143,7 @@ func (s *submitter) fromPod(t *testing.T) {
 			s.reachCluster(t, spec)
 		},
 	}))
-	if !strings.Contains(e.Log, "created the Job hako-rights-") || !strings.Contains(e.Log, "Pushed ") {
+	if !strings.Contains(e.Log, "created the Job hako-"+s.ns) || !strings.Contains(e.Log, "Pushed ") {
 		t.Errorf("log of the pod:\n%s", e.Log)
 	}
 }
