@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"golang.org/x/sync/errgroup"
+	"golang.org/x/sys/unix"
 
 	"hako/internal/build"
 	"hako/internal/diag"
@@ -30,6 +31,15 @@ func onBase(t *testing.T, steps string) *world {
 	}
 	w.write(t, "Dockerfile", "FROM "+w.host+"/base:1\n"+steps)
 	return w
+}
+
+// onDisk skips a test of what is kept only where the work directory is no memory.
+func (w *world) onDisk(t *testing.T) {
+	t.Helper()
+	var st unix.Statfs_t
+	if err := unix.Statfs(w.work, &st); err != nil || st.Type == unix.TMPFS_MAGIC {
+		t.Skip("it needs a TMPDIR on a disk")
+	}
 }
 
 // sharing is a request whose layers are kept.
@@ -60,6 +70,7 @@ func (w *world) left(t *testing.T) (work, layers []string) {
 func TestBuildsShareTheirBases(t *testing.T) {
 	t.Parallel()
 	w := onBase(t, "RUN [\"/prog\", \"write\", \"/a\", \"one\"]\n")
+	w.onDisk(t)
 	before := w.blobs()
 	var g errgroup.Group
 	for i := range 3 {
@@ -137,6 +148,7 @@ func TestKilledBuildDisturbsNobody(t *testing.T) {
 		t.Fatal("the build ended: ", err)
 	}
 	w := onBase(t, "RUN [\"/prog\", \"write\", \"/a\", \"one\"]\n")
+	w.onDisk(t)
 	w.write(t, "Hang", "FROM "+w.host+"/base:1\nRUN [\"/prog\", \"hang\"]\n")
 	exe, err := os.Executable()
 	if err != nil {
