@@ -8,8 +8,9 @@ import (
 
 	batchv1 "k8s.io/api/batch/v1"
 	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"k8s.io/client-go/rest"
+	"k8s.io/apimachinery/pkg/types"
 )
 
 // CreateJob makes a Job and returns it as the API server has it.
@@ -30,13 +31,15 @@ func (c *Client) Job(ctx context.Context, name string) (*batchv1.Job, error) {
 	return out, c.explain(ctx, fmt.Sprintf("look up the Job %s in namespace %s", name, c.Namespace), err)
 }
 
-// DeleteJob has a Job deleted once its pods are gone; it does not wait for that. A Job that is gone is no error.
-func (c *Client) DeleteJob(ctx context.Context, name string) error {
+// DeleteJob has the Job of a name and UID deleted once its pods are gone; it does not wait for that. A Job that is gone is no
+// error, and neither is that another has its name by now, which is left alone.
+func (c *Client) DeleteJob(ctx context.Context, name string, uid types.UID) error {
 	ctx, cancel := context.WithTimeout(ctx, requestTimeout)
 	defer cancel()
 	foreground := metav1.DeletePropagationForeground
-	err := c.batch.Delete().Namespace(c.Namespace).Resource("jobs").Name(name).Body(&metav1.DeleteOptions{PropagationPolicy: &foreground}).Do(ctx).Error()
-	if IsNotFound(err) {
+	err := c.batch.Delete().Namespace(c.Namespace).Resource("jobs").Name(name).
+		Body(&metav1.DeleteOptions{PropagationPolicy: &foreground, Preconditions: &metav1.Preconditions{UID: &uid}}).Do(ctx).Error()
+	if IsNotFound(err) || apierrors.IsConflict(err) {
 		return nil
 	}
 	return c.explain(ctx, fmt.Sprintf("delete the Job %s in namespace %s", name, c.Namespace), err)
@@ -97,27 +100,13 @@ type LogOptions struct {
 	Follow bool
 }
 
-// Watched is a kind of object that changes can be waited for of.
-type Watched uint8
-
-// The kinds.
-const (
-	Pods Watched = iota + 1
-	Jobs
-)
-
-// Watch calls changed after each change of an object with labels, until ctx or the connection ends, or the API server ends the
+// WatchPods calls changed after each change of a pod with labels, until ctx or the connection ends, or the API server ends the
 // watch, as it does every few minutes.
-func (c *Client) Watch(ctx context.Context, kind Watched, labels string, changed func()) error {
-	var client rest.Interface = c.core
-	resource := "pods"
-	if kind == Jobs {
-		client, resource = c.batch, "jobs"
-	}
+func (c *Client) WatchPods(ctx context.Context, labels string, changed func()) error {
 	o := &metav1.ListOptions{LabelSelector: labels, Watch: true}
-	w, err := client.Get().Namespace(c.Namespace).Resource(resource).VersionedParams(o, c.codec).Watch(ctx)
+	w, err := c.core.Get().Namespace(c.Namespace).Resource("pods").VersionedParams(o, c.codec).Watch(ctx)
 	if err != nil {
-		return c.explain(ctx, "watch the "+resource+" in namespace "+c.Namespace, err)
+		return c.explain(ctx, "watch the pods in namespace "+c.Namespace, err)
 	}
 	defer w.Stop()
 	for range w.ResultChan() {

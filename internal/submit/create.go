@@ -58,7 +58,7 @@ func (s *submitted) createJob(ctx context.Context, job *batchv1.Job) (*batchv1.J
 	if err != nil {
 		return nil, err
 	}
-	s.created = isCreated
+	s.created, s.uid = isCreated, made.UID
 	return made, nil
 }
 
@@ -71,6 +71,7 @@ func (s *submitted) ours(ctx context.Context) (*batchv1.Job, error) {
 	if job.Annotations[markAnnotation] != s.mark {
 		return nil, errTaken
 	}
+	s.uid = job.UID
 	return job, nil
 }
 

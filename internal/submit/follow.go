@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -44,7 +45,8 @@ type ending struct {
 type follower struct {
 	*submitted
 	labels string
-	told   map[string]bool
+	// told is what is not said again, by any of the goroutines.
+	told sync.Map
 	// logs are those that are read, by pod.
 	logs map[string]*podLog
 	// feeds are the streams of the context, by pod.
@@ -63,7 +65,7 @@ type follower struct {
 // follow shows what happens until the Job has ended.
 func follow(ctx context.Context, s *submitted) (*ending, error) {
 	inner, stop := context.WithCancel(ctx)
-	f := &follower{submitted: s, labels: batchv1.JobNameLabel + "=" + s.name, told: map[string]bool{}, logs: map[string]*podLog{}, feeds: map[string]*feed{}, since: map[string]time.Time{}}
+	f := &follower{submitted: s, labels: batchv1.ControllerUidLabel + "=" + string(s.uid), logs: map[string]*podLog{}, feeds: map[string]*feed{}, since: map[string]time.Time{}}
 	wake := make(chan struct{}, 1)
 	watching := make(chan struct{})
 	go func() {
@@ -138,7 +140,7 @@ func (f *follower) watch(ctx context.Context, wake chan<- struct{}) {
 	}
 	for ctx.Err() == nil {
 		f.watched.Store(true)
-		err := f.env.Cluster.Watch(ctx, cluster.Pods, f.labels, changed)
+		err := f.env.Cluster.WatchPods(ctx, f.labels, changed)
 		f.watched.Store(false)
 		if err != nil && !cluster.IsTemporary(err) {
 			return
@@ -150,7 +152,9 @@ func (f *follower) watch(ctx context.Context, wake chan<- struct{}) {
 // look sees how things are, and returns an ending when there is one.
 func (f *follower) look(ctx context.Context) (*ending, error) {
 	job, err := f.env.Cluster.Job(ctx, f.name)
-	if cluster.IsNotFound(err) {
+	replaced := err == nil && job.UID != f.uid
+	if cluster.IsNotFound(err) || replaced {
+		f.othersSecret = replaced // ours goes with our Job
 		return &ending{jobEnded: true, err: &diag.Error{What: "the Job " + f.name + " was deleted while it ran", Hint: "Find out who deletes it, and submit the build again."}}, nil
 	}
 	if err != nil {
@@ -209,8 +213,7 @@ func ended(job *batchv1.Job) bool {
 
 // once says something once.
 func (f *follower) once(text string) {
-	if !f.told[text] {
-		f.told[text] = true
+	if _, told := f.told.LoadOrStore(text, true); !told {
 		f.warn(text)
 	}
 }

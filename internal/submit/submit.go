@@ -10,6 +10,7 @@ import (
 	"time"
 
 	batchv1 "k8s.io/api/batch/v1"
+	"k8s.io/apimachinery/pkg/types"
 
 	"hako/internal/build"
 	"hako/internal/cluster"
@@ -110,6 +111,7 @@ func Attach(ctx context.Context, env Env, name string, req Request) (*Result, er
 
 // adopt takes from a Job that another call made what that knew.
 func (s *submitted) adopt(job *batchv1.Job) {
+	s.uid = job.UID
 	if places := job.Annotations[contextAnnotation]; places != "" {
 		s.sent.artifacts = strings.Split(places, separator)
 	}
@@ -133,6 +135,8 @@ type submitted struct {
 	// created is what is known of the Job while it is created, mark what tells it from another's.
 	created created
 	mark    string
+	// uid is the Job's, once it is known: another may get its name.
+	uid types.UID
 	// othersSecret says that the Secret of the Job's name is not ours.
 	othersSecret bool
 }
@@ -236,13 +240,14 @@ func (s *submitted) cancel(ctx context.Context) error {
 	defer stop()
 	for asked := false; ; {
 		var err error
+		var job *batchv1.Job
 		if asked {
-			_, err = s.env.Cluster.Job(ctx, s.name)
+			job, err = s.env.Cluster.Job(ctx, s.name)
 		} else {
-			err = s.env.Cluster.DeleteJob(ctx, s.name)
+			err = s.env.Cluster.DeleteJob(ctx, s.name, s.uid)
 		}
 		switch {
-		case asked && (cluster.IsNotFound(err) || cluster.IsForbidden(err)):
+		case asked && (err == nil && job.UID != s.uid || cluster.IsNotFound(err) || cluster.IsForbidden(err)):
 			return nil // it is gone, or on its way
 		case err != nil && !cluster.IsTemporary(err):
 			return s.mayGoOn(err)

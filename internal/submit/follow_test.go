@@ -1,0 +1,109 @@
+package submit_test
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"path"
+	"strings"
+	"sync"
+	"testing"
+
+	"hako/internal/build"
+	"hako/internal/event"
+	"hako/internal/submit"
+)
+
+// namesake is an API server in which a Job had the name of ours before, whose pod is still there, or gets it while ours runs.
+type namesake struct {
+	// later says that the other Job comes later.
+	later bool
+
+	mu      sync.Mutex // guards what follows
+	deleted []string
+}
+
+func (a *namesake) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	w.Header().Set("Content-Type", "application/json")
+	const pod = `{"metadata":{"name":%q},"status":{"containerStatuses":[{"name":"executor","state":{"terminated":{"exitCode":%d,"message":"words"}}}]}}`
+	status := func(code int, reason string) {
+		w.WriteHeader(code)
+		fmt.Fprintf(w, `{"kind":"Status","apiVersion":"v1","status":"Failure","reason":%q,"code":%d}`, reason, code)
+	}
+	jobs := strings.Contains(r.URL.Path, "/jobs")
+	switch {
+	case r.Method == http.MethodPost && jobs:
+		var job map[string]any
+		if err := json.NewDecoder(r.Body).Decode(&job); err != nil {
+			panic(err)
+		}
+		job["metadata"].(map[string]any)["uid"] = "ours"
+		_ = json.NewEncoder(w).Encode(job) // the client sees it
+	case r.Method == http.MethodPost:
+		_, _ = io.Copy(w, r.Body) // the client sees it
+	case r.Method == http.MethodDelete:
+		var o struct{ Preconditions struct{ UID string } }
+		_ = json.NewDecoder(r.Body).Decode(&o) // without, there is no UID
+		a.deleted = append(a.deleted, path.Base(path.Dir(r.URL.Path))+" "+o.Preconditions.UID)
+		fmt.Fprint(w, `{"kind":"Status","apiVersion":"v1","status":"Success"}`)
+	case jobs && len(a.deleted) > 0:
+		status(http.StatusNotFound, "NotFound")
+	case jobs:
+		uid := "ours"
+		if a.later {
+			uid = "another's"
+		}
+		fmt.Fprintf(w, `{"kind":"Job","apiVersion":"batch/v1","metadata":{"name":"mine","uid":%q}}`, uid)
+	case r.URL.Query().Get("watch") != "":
+		status(http.StatusForbidden, "Forbidden")
+	case strings.HasSuffix(r.URL.Path, "/pods"):
+		items := fmt.Sprintf(pod, "other", 0)
+		if strings.Contains(r.URL.Query().Get("labelSelector"), "ours") {
+			items = fmt.Sprintf(pod, "own", 7)
+		}
+		fmt.Fprintf(w, `{"kind":"PodList","apiVersion":"v1","items":[%s]}`, items)
+	default:
+		status(http.StatusNotFound, "NotFound")
+	}
+}
+
+// TestNamesakes has another Job of the same name before ours or after it: its pods are not taken for ours, and it is not deleted.
+func TestNamesakes(t *testing.T) {
+	t.Parallel()
+	for name, test := range map[string]struct {
+		later         bool
+		code          int
+		says, deleted string
+	}{
+		"before": {false, 7, "words", "secrets "},
+		"later":  {true, 0, "was deleted while it ran", ""},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			api := &namesake{later: test.later}
+			none := func(string) string { return "" }
+			req := submit.Request{
+				PassContext: true, Build: build.Request{Context: "https://git.example/a.git"},
+				Files: []submit.File{{Name: "f", Data: []byte("x")}}, Job: submit.Job{Image: "executor"},
+			}
+			_, err := submit.Build(t.Context(), submit.Env{Cluster: connect(t, api), Build: build.Env{Getenv: none, Events: event.Discard{}}}, req)
+			var failed *submit.FailedError
+			code := 0
+			if errors.As(err, &failed) {
+				code = failed.Code
+			}
+			if err == nil || !strings.Contains(err.Error(), test.says) || code != test.code {
+				t.Errorf("exit code %d, %v, want %d, %q", code, err, test.code, test.says)
+			}
+			api.mu.Lock()
+			defer api.mu.Unlock()
+			if got := strings.Join(api.deleted, ","); got != test.deleted {
+				t.Errorf("deleted: %s, want %s", got, test.deleted)
+			}
+		})
+	}
+}
