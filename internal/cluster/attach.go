@@ -58,6 +58,8 @@ func (c *Client) dial(ctx context.Context, pod, container string) (*websocket.Co
 	if err != nil {
 		return nil, err
 	}
+	ctx, cancel := context.WithTimeout(ctx, requestTimeout) // of the handshake
+	defer cancel()
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, at.String(), nil)
 	if err != nil {
 		return nil, err

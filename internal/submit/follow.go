@@ -2,6 +2,7 @@ package submit
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -29,7 +30,7 @@ const (
 
 // The patience with what may mend itself.
 const (
-	imagePatience = 30 * time.Second // an image that cannot be pulled
+	imagePatience = 30 * time.Second // an image that cannot be pulled, or a container that cannot be made
 	logPatience   = 20 * time.Second // the last lines of a pod that has ended
 )
 
@@ -211,10 +212,10 @@ func ended(job *batchv1.Job) bool {
 	})
 }
 
-// once says something once.
+// once says something once, with nothing in it that a terminal would obey: much of it are words of others.
 func (f *follower) once(text string) {
 	if _, told := f.told.LoadOrStore(text, true); !told {
-		f.warn(text)
+		f.warn(oneLine(errors.New(text)))
 	}
 }
 

@@ -12,6 +12,7 @@ import (
 	"testing"
 
 	"hako/internal/build"
+	"hako/internal/cluster"
 	"hako/internal/event"
 	"hako/internal/submit"
 )
@@ -105,5 +106,48 @@ func TestNamesakes(t *testing.T) {
 				t.Errorf("deleted: %s, want %s", got, test.deleted)
 			}
 		})
+	}
+}
+
+// TestAttachWithoutRights leaves a Job alone that this user may look up and delete, and whose pods it may not see.
+func TestAttachWithoutRights(t *testing.T) {
+	t.Parallel()
+	var mu sync.Mutex
+	var changes []string
+	c := connect(t, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		w.Header().Set("Content-Type", "application/json")
+		switch {
+		case r.Method != http.MethodGet:
+			mu.Lock()
+			defer mu.Unlock()
+			changes = append(changes, r.Method+" "+r.URL.Path)
+		case strings.Contains(r.URL.Path, "/jobs"):
+			fmt.Fprint(w, `{"kind":"Job","apiVersion":"batch/v1","metadata":{"name":"mine","uid":"1"}}`)
+			return
+		}
+		w.WriteHeader(http.StatusForbidden)
+		fmt.Fprint(w, `{"kind":"Status","apiVersion":"v1","status":"Failure","reason":"Forbidden","code":403}`)
+	}))
+	_, err := submit.Attach(t.Context(), submit.Env{Cluster: c, Build: build.Env{Events: event.Discard{}}}, "mine", submit.Request{})
+	if !cluster.IsForbidden(err) {
+		t.Errorf("got %v", err)
+	}
+	mu.Lock()
+	defer mu.Unlock()
+	if len(changes) > 0 {
+		t.Errorf("requests that change something: %q", changes)
+	}
+}
+
+// TestTooMuchForASecret is found before anything is made.
+func TestTooMuchForASecret(t *testing.T) {
+	t.Parallel()
+	c := connect(t, http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) { t.Errorf("%s %s", r.Method, r.URL) }))
+	req := submit.Request{
+		PassContext: true, Build: build.Request{Context: "https://git.example/a.git"},
+		Files: []submit.File{{Name: "f", Data: make([]byte, 1<<20+1)}}, Job: submit.Job{Image: "executor"},
+	}
+	if _, err := submit.Build(t.Context(), submit.Env{Cluster: c, Build: build.Env{Events: event.Discard{}}}, req); err == nil || !strings.Contains(err.Error(), "a Secret of Kubernetes holds") {
+		t.Errorf("got %v", err)
 	}
 }

@@ -6,12 +6,14 @@ import (
 	"maps"
 	"path"
 	"slices"
+	"strconv"
 	"strings"
 
 	batchv1 "k8s.io/api/batch/v1"
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/api/resource"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/util/validation"
 
 	"hako/internal/diag"
 )
@@ -296,6 +298,17 @@ func newSecret(r *Request, job *batchv1.Job) (*corev1.Secret, error) {
 		}},
 		Type: kind, Data: data, Immutable: &yes,
 	}, nil
+}
+
+// checkName refuses what cannot be the name of a Job: it is a label of its pods, too.
+func checkName(flag, name string) error {
+	if len(validation.IsDNS1123Subdomain(name)) == 0 && len(name) <= validation.LabelValueMaxLength {
+		return nil
+	}
+	return &diag.Error{
+		What: flag + ": " + strconv.Quote(name) + " cannot be the name of a Job",
+		Hint: fmt.Sprintf("Write it with at most %d lower-case letters, digits, \"-\" and \".\", with a letter or digit at both ends.", validation.LabelValueMaxLength),
+	}
 }
 
 // nameOf is a new name for a Job: it says what is built, and nobody else has it.

@@ -110,7 +110,10 @@ func (f *follower) readOnce(ctx context.Context, l *podLog, following bool) erro
 	from, skip := l.last, l.same
 	in := bufio.NewReader(r)
 	for {
-		line, err := in.ReadBytes('\n')
+		line, cut, err := readLine(in)
+		if cut {
+			f.once("a line in the log of pod " + l.pod + " is too long, and is cut")
+		}
 		if err == io.EOF && (len(line) == 0 || following) {
 			return nil // a line that is cut comes again
 		}
@@ -133,6 +136,21 @@ func (f *follower) readOnce(ctx context.Context, l *podLog, following bool) erro
 			l.last, l.same = at, 1
 		}
 		f.line(l, text)
+	}
+}
+
+// maxLine bounds a line that is kept: what hako writes itself is far below it.
+const maxLine = 4 << 20 // 4 MiB
+
+// readLine reads a line with its end, of which no more than maxLine is kept.
+func readLine(in *bufio.Reader) (line []byte, cut bool, err error) {
+	for {
+		part, err := in.ReadSlice('\n')
+		kept := part[:min(len(part), maxLine-len(line))]
+		line, cut = append(line, kept...), cut || len(kept) < len(part)
+		if err != bufio.ErrBufferFull {
+			return line, cut, err
+		}
 	}
 }
 

@@ -176,8 +176,14 @@ func (f *follower) troubles(ctx context.Context, p *corev1.Pod) error {
 	}
 	w := s.State.Waiting
 	switch w.Reason {
-	case "InvalidImageName", "ErrImageNeverPull", "CreateContainerConfigError":
-		return f.waited(p, w, time.Duration(0))
+	case "InvalidImageName", "ErrImageNeverPull":
+		return f.waited(p, w, 0)
+	case "CreateContainerConfigError":
+		patience := time.Duration(0)
+		if strings.Contains(w.Message, fmt.Sprintf("secret %q not found", f.name)) { // it was made after the Job
+			patience = imagePatience
+		}
+		return f.waited(p, w, patience)
 	case "ErrImagePull", "ImagePullBackOff":
 		patience := imagePatience
 		if slices.ContainsFunc([]string{"not found", "unauthorized", "denied", "forbidden"}, func(word string) bool { return strings.Contains(strings.ToLower(w.Message), word) }) {

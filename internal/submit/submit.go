@@ -55,8 +55,11 @@ func Build(ctx context.Context, env Env, req Request) (*Result, error) {
 	return s.end(ctx, made, err)
 }
 
-// free is an error if there is a Job of the name.
+// free is an error if there is a Job of the name, or can be none.
 func (s *submitted) free(ctx context.Context) error {
+	if err := checkName("--job-name", s.name); err != nil {
+		return err
+	}
 	_, err := s.env.Cluster.Job(ctx, s.name)
 	switch {
 	case err == nil:
@@ -84,6 +87,9 @@ func (s *submitted) start(ctx context.Context) error {
 // write. When ctx ends, the Job goes on.
 func Attach(ctx context.Context, env Env, name string, req Request) (*Result, error) {
 	s := &submitted{env: env, req: &req, name: name, attached: true}
+	if err := checkName("--attach", name); err != nil {
+		return nil, err
+	}
 	if parts, err := req.Parts(); err != nil || len(parts) > 0 {
 		return nil, errors.Join(err, notAttached(name))
 	}
@@ -102,9 +108,9 @@ func Attach(ctx context.Context, env Env, name string, req Request) (*Result, er
 	}
 	s.adopt(job)
 	made, err := follow(ctx, s)
-	if ctx.Err() != nil {
+	if ctx.Err() != nil || cluster.IsForbidden(err) || cluster.IsUnauthorized(err) { // who may not look does not end it
 		s.say("the Job " + name + " goes on; attach again, or end it with: kubectl delete job --namespace " + env.Cluster.Namespace + " " + name)
-		return nil, context.Cause(ctx)
+		return nil, cmp.Or(context.Cause(ctx), err)
 	}
 	return s.end(ctx, made, err)
 }
@@ -171,7 +177,11 @@ func (s *submitted) prepare(ctx context.Context) error {
 		return err
 	}
 	// What cannot be made is found before anything is sent.
-	if _, err := newJob(r, s.name, &sent{}); err != nil {
+	job, err := newJob(r, s.name, &sent{})
+	if err == nil {
+		_, err = newSecret(r, job)
+	}
+	if err != nil {
 		return err
 	}
 	if err = s.sendContexts(ctx, to); err == nil {
