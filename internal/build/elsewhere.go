@@ -3,7 +3,9 @@ package build
 import (
 	"context"
 	"errors"
+	"net/http"
 
+	"hako/internal/contextartifact"
 	"hako/internal/contextsource"
 	"hako/internal/output"
 	"hako/internal/registry"
@@ -46,11 +48,18 @@ func filesOnly(o Outputs) Outputs {
 	return o
 }
 
-// DeleteContext deletes a context that PushContextOnce has pushed. That the registry deletes nothing is registry.ErrNoDelete.
+// DeleteContext deletes a context that PushContextOnce has pushed: ref may be from others' hands, so what is no context is left
+// alone, with an error. One that is gone is no error. That the registry deletes nothing is registry.ErrNoDelete.
 func DeleteContext(ctx context.Context, env Env, r Registry, ref string) (err error) {
 	b := &builder{life: ctx, env: env, req: Request{Registry: r}}
 	defer func() { err = errors.Join(err, b.close()) }()
 	if err := b.openClient(); err != nil {
+		return err
+	}
+	if _, err := contextartifact.Find(ctx, b.client, ref); err != nil {
+		if gone := new(registry.ResponseError); errors.As(err, &gone) && gone.Status == http.StatusNotFound {
+			return nil
+		}
 		return err
 	}
 	parsed, err := registry.ParseReference(ref)

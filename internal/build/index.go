@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io"
 	"slices"
+	"strconv"
 	"time"
 
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
@@ -38,6 +39,19 @@ type IndexRequest struct {
 	Epoch *time.Time
 	// WorkDir is as in Request.
 	WorkDir string
+}
+
+// ParseEpoch reads the seconds since 1970 of SOURCE_DATE_EPOCH, for an IndexRequest; empty is no time.
+func ParseEpoch(text string) (*time.Time, error) {
+	if text == "" {
+		return nil, nil //nolint:nilnil // no epoch is an answer
+	}
+	n, err := strconv.ParseInt(text, 10, 64)
+	if err != nil {
+		return nil, fmt.Errorf("SOURCE_DATE_EPOCH %q is no number of seconds", text)
+	}
+	t := time.Unix(n, 0).UTC()
+	return &t, nil
 }
 
 // Index makes one index over images that are in registries, and pushes it with all that it names: byte by byte what Build

@@ -4,7 +4,9 @@ import (
 	"archive/tar"
 	"bytes"
 	"errors"
+	"fmt"
 	"io"
+	"net/http"
 	"os"
 	"path/filepath"
 	"strings"
@@ -72,5 +74,42 @@ func TestPackedContext(t *testing.T) {
 	}
 	if digests[0] != digests[1] || digests[1] == digests[2] {
 		t.Errorf("a directory, its archive, and a Dockerfile alone: %s", digests)
+	}
+}
+
+// TestDeleteContext deletes a context, and nothing else that somebody has named as one.
+func TestDeleteContext(t *testing.T) {
+	t.Parallel()
+	r := registrytest.New()
+	host := r.Start(t)
+	env := build.Env{Now: time.Now, Getenv: func(string) string { return "" }, Cwd: t.TempDir(), Stdout: io.Discard, Events: event.Discard{}, Stdin: strings.NewReader("FROM scratch\n")}
+	insecure := build.Registry{Insecure: true, InsecurePull: true}
+	sent, err := build.PushContextOnce(t.Context(), env, build.Request{Context: "-", WorkDir: t.TempDir(), Registry: insecure}, host+"/contexts", "job")
+	if err != nil {
+		t.Fatal(err)
+	}
+	const kind = "application/vnd.oci.image.manifest.v1+json"
+	image := fmt.Sprintf(`{"schemaVersion":2,"mediaType":%q,"config":{"mediaType":"application/vnd.oci.image.config.v1+json","digest":%q,"size":0},"layers":[{"mediaType":"application/vnd.oci.image.layer.v1.tar","digest":%[2]q,"size":0}]}`, kind, digest.FromString(""))
+	put, err := http.NewRequestWithContext(t.Context(), http.MethodPut, "http://"+host+"/v2/app/manifests/1", strings.NewReader(image))
+	if err != nil {
+		t.Fatal(err)
+	}
+	put.Header.Set("Content-Type", kind)
+	resp, err := http.DefaultClient.Do(put)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer resp.Body.Close() //nolint:errcheck // it is empty
+	for _, test := range []struct {
+		ref, says string
+		deletions int
+	}{{host + "/app:1", "is not a build context: it is an image", 0}, {sent.Reference, "", 1}, {sent.Reference, "", 1}} {
+		err := build.DeleteContext(t.Context(), env, insecure, test.ref)
+		if test.says == "" && err != nil || test.says != "" && (err == nil || !strings.Contains(err.Error(), test.says)) {
+			t.Errorf("%s: got %v, want %q", test.ref, err, test.says)
+		}
+		if n := r.Count(http.MethodDelete, "/manifests/"); n != test.deletions {
+			t.Errorf("%s: %d deletions, want %d", test.ref, n, test.deletions)
+		}
 	}
 }

@@ -3,10 +3,7 @@ package cli
 import (
 	"context"
 	"errors"
-	"fmt"
 	"slices"
-	"strconv"
-	"time"
 
 	"github.com/spf13/cobra"
 
@@ -58,7 +55,7 @@ func (c *command) index(ctx context.Context, images []string) error {
 	if req.Signing, err = c.signing(vs); err != nil {
 		errs = append(errs, err)
 	}
-	if req.Epoch, err = epochTime(firstSet(vs.str("source-date-epoch"), c.getenv("SOURCE_DATE_EPOCH"))); err != nil {
+	if req.Epoch, err = build.ParseEpoch(firstSet(vs.str("source-date-epoch"), c.getenv("SOURCE_DATE_EPOCH"))); err != nil {
 		errs = append(errs, err)
 	}
 	if err := errors.Join(errs...); err != nil {
@@ -83,17 +80,4 @@ func annotations(given []string) (image.Annotations, error) {
 		out = append(out, as...)
 	}
 	return out, nil
-}
-
-// epochTime reads seconds since 1970; empty is no time.
-func epochTime(text string) (*time.Time, error) {
-	if text == "" {
-		return nil, nil
-	}
-	n, err := strconv.ParseInt(text, 10, 64)
-	if err != nil {
-		return nil, fmt.Errorf("SOURCE_DATE_EPOCH %q is no number of seconds", text)
-	}
-	t := time.Unix(n, 0).UTC()
-	return &t, nil
 }

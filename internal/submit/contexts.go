@@ -107,7 +107,7 @@ func (c *Contexts) Close(ctx context.Context) {
 
 // deleteContext deletes a context, or tells that it stays.
 func deleteContext(ctx context.Context, env build.Env, r build.Registry, place string) {
-	err := build.DeleteContext(ctx, env, r, strings.TrimPrefix(place, contextartifact.Scheme))
+	err := build.DeleteContext(ctx, env, ofDestinations(r), strings.TrimPrefix(place, contextartifact.Scheme))
 	switch {
 	case errors.Is(err, registry.ErrNoDelete):
 		env.Events.Emit(event.Debug{Message: "the context stays at " + place + ": " + err.Error()})

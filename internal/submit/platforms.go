@@ -6,10 +6,8 @@ import (
 	"fmt"
 	"maps"
 	"slices"
-	"strconv"
 	"strings"
 	"sync"
-	"time"
 
 	"hako/internal/build"
 	"hako/internal/diag"
@@ -128,7 +126,7 @@ func (w *whole) validate() error {
 	if err := b.Validate(); err != nil {
 		return err
 	}
-	epoch, err := epochOf(b)
+	epoch, err := build.ParseEpoch(b.BuildArgs["SOURCE_DATE_EPOCH"])
 	if err != nil {
 		return err
 	}
@@ -137,20 +135,6 @@ func (w *whole) validate() error {
 		Signing: b.Signing, Epoch: epoch, WorkDir: b.WorkDir,
 	}
 	return nil
-}
-
-// epochOf is the time that the user fixed, or nil.
-func epochOf(b *build.Request) (*time.Time, error) {
-	text := b.BuildArgs["SOURCE_DATE_EPOCH"]
-	if text == "" {
-		return nil, nil
-	}
-	n, err := strconv.ParseInt(text, 10, 64)
-	if err != nil {
-		return nil, fmt.Errorf("SOURCE_DATE_EPOCH %q is no number of seconds", text)
-	}
-	t := time.Unix(n, 0).UTC()
-	return &t, nil
 }
 
 // ofDestinations is r for reading what was just pushed: as laxly as that, and from no mirror.
