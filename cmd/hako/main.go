@@ -20,6 +20,7 @@ import (
 
 	"hako/internal/cgroup"
 	"hako/internal/cli"
+	"hako/internal/output"
 	"hako/internal/sandbox/choice"
 )
 
@@ -63,7 +64,7 @@ func lastWords() string {
 	if os.Getpid() != 1 {
 		return ""
 	}
-	return "/dev/termination-log" // Kubernetes' default terminationMessagePath
+	return output.TerminationLog
 }
 
 // untilSignal returns a context that the first SIGTERM or SIGINT cancels, with a cli.SignalError as its cause.

@@ -6,30 +6,25 @@ import (
 	"syscall"
 	"unicode/utf8"
 
+	"hako/internal/output"
 	"hako/internal/ui"
 )
-
-// terminationLog is where the kubelet looks for what a container has to say at its end: Kubernetes' default terminationMessagePath.
-const terminationLog = "/dev/termination-log"
-
-// maxLastWords is how much of it the kubelet takes, in bytes; of more, only the end.
-const maxLastWords = 4096
 
 // lastWords leaves why a build failed where "kubectl describe pod" shows it. That is for the container's own program: another one,
 // started by a script, writes there only if a flag names the file. What steps have printed is not for all who may see the pod.
 func (c *command) lastWords(f ui.Failure) {
 	path := c.env.LastWords
-	if path == "" && c.vs != nil && slices.ContainsFunc([]string{"digest-file", "metadata-file", "image-name-with-digest-file", "image-name-tag-with-digest-file"}, func(name string) bool {
-		return c.vs.str(name) == terminationLog
+	if path == "" && c.vs != nil && slices.ContainsFunc(append(outputFiles(), "metadata-file"), func(name string) bool {
+		return c.vs.str(name) == output.TerminationLog
 	}) {
-		path = terminationLog
+		path = output.TerminationLog
 	}
 	if path == "" {
 		return
 	}
 	text := f.Brief()
-	if len(text) > maxLastWords {
-		cut := maxLastWords - len("…")
+	if len(text) > output.MaxTermination {
+		cut := output.MaxTermination - len("…")
 		for cut > 0 && !utf8.RuneStart(text[cut]) {
 			cut--
 		}

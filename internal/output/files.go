@@ -56,10 +56,11 @@ type metadata struct {
 	Name         string             `json:"image.name,omitempty"`
 }
 
-// terminationLog is the file of Kubernetes that ends up in a pod's status; maxTermination is how much of it does, in bytes: the end.
+// TerminationLog is the file of Kubernetes that ends up in a pod's status, by default (terminationMessagePath); MaxTermination is how
+// much of it does, in bytes: the end.
 const (
-	terminationLog = "/dev/termination-log"
-	maxTermination = 4096
+	TerminationLog = "/dev/termination-log"
+	MaxTermination = 4096
 )
 
 // brief is the metadata without what has no bounds and is known to whoever asked for the build: names and annotations.
@@ -126,7 +127,7 @@ func (o *Output) writeMetadata(ctx context.Context, d Described) error {
 	if err != nil {
 		return fmt.Errorf("write the metadata: %w", err)
 	}
-	if o.options.MetadataFile == terminationLog && len(data) > maxTermination {
+	if o.options.MetadataFile == TerminationLog && len(data) > MaxTermination {
 		if data, err = m.brief(); err != nil {
 			return fmt.Errorf("write the metadata: %w", err)
 		}

@@ -21,11 +21,11 @@ func TestBriefMetadata(t *testing.T) {
 	}
 	d := digest.FromString("x")
 	m := metadata{ConfigDigest: d, Digest: d, Descriptor: ocispec.Descriptor{MediaType: ocispec.MediaTypeImageManifest, Digest: d, Size: 5, Annotations: annotations}, Name: strings.Join(names, ",")}
-	if whole, err := json.Marshal(m); err != nil || len(whole) <= maxTermination {
+	if whole, err := json.Marshal(m); err != nil || len(whole) <= MaxTermination {
 		t.Fatalf("%d bytes, %v", len(whole), err)
 	}
 	data, err := m.brief()
-	if err != nil || len(data) > maxTermination {
+	if err != nil || len(data) > MaxTermination {
 		t.Fatalf("%d bytes, %v", len(data), err)
 	}
 	got, err := ReadMetadata(data)
