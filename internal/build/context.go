@@ -87,10 +87,7 @@ func (b *builder) givenDockerfile(ctx context.Context) (*buildcontext.File, erro
 	if name != "-" {
 		return nil, nil //nolint:nilnil // it is to be looked up, then
 	}
-	if contextsource.IsStandardInput(b.req.Context) {
-		return nil, &diag.Error{What: "the context and the Dockerfile cannot both be standard input", Hint: "Give one of them as a file."}
-	}
-	return contextsource.ReadDockerfile(ctx, b.env.Stdin)
+	return contextsource.ReadDockerfile(ctx, b.env.Stdin, b.req.Context)
 }
 
 // contextDockerfile is the Dockerfile that was given, or else the context if that is nothing but a Dockerfile.

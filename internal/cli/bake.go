@@ -61,7 +61,7 @@ var _ place = (*machine)(nil)
 
 func (*machine) program() string { return "hako build" }
 
-func (m *machine) take(b matrix.Build, vs *values) (build.Request, error) {
+func (m *machine) take(_ context.Context, b matrix.Build, vs *values) (build.Request, error) {
 	for _, f := range podFlags() {
 		if name := "--" + f.name; len(vs.byName[f.name].given) > 0 && !slices.Contains(m.idle, name) {
 			m.idle = append(m.idle, name)

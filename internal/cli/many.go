@@ -12,6 +12,7 @@ import (
 	"github.com/spf13/pflag"
 
 	"hako/internal/build"
+	"hako/internal/contextsource"
 	"hako/internal/diag"
 	"hako/internal/event"
 	"hako/internal/matrix"
@@ -31,7 +32,7 @@ type place interface {
 	// program is the command that makes one of them.
 	program() string
 	// take keeps what the flags of a build say. It is called once for each build before any is made.
-	take(b matrix.Build, vs *values) (build.Request, error)
+	take(ctx context.Context, b matrix.Build, vs *values) (build.Request, error)
 	// open is called when all builds are known and before they are made.
 	open(ctx context.Context) error
 	// make makes a build, whose named contexts are those of its flags and further ones, and returns the digest. It is called from many goroutines.
@@ -77,7 +78,7 @@ func (m *many) run(ctx context.Context, names []string) error {
 	if err != nil {
 		return usageError{err}
 	}
-	if err := m.takeAll(builds, shared); err != nil {
+	if err := m.takeAll(ctx, builds, shared); err != nil {
 		return usageError{err}
 	}
 	if m.print {
@@ -142,7 +143,7 @@ func (m *many) read(name string, names []string) ([]matrix.Build, error) {
 }
 
 // takeAll reads the flags of all builds.
-func (m *many) takeAll(builds []matrix.Build, shared []string) error {
+func (m *many) takeAll(ctx context.Context, builds []matrix.Build, shared []string) error {
 	m.call = call{name: "build"}
 	warnings := &distinct{to: m.ui, told: map[string]bool{}}
 	m.warnTo(warnings)
@@ -151,7 +152,7 @@ func (m *many) takeAll(builds []matrix.Build, shared []string) error {
 		set, err := parseBuild(b, shared)
 		if err == nil {
 			warnOfEffects(set, warnings)
-			err = m.take(b, set, results)
+			err = m.take(ctx, b, set, results)
 		}
 		if err == nil {
 			continue
@@ -200,8 +201,8 @@ func parseBuild(b matrix.Build, shared []string) (*values, error) {
 		}
 	}
 	for _, name := range []string{"context", "dockerfile"} {
-		if set.str(name) == "-" {
-			return nil, &diag.Error{What: "--" + name + "=- is standard input, which is for one build", Hint: "Name a file or directory."}
+		if place := set.str(name); contextsource.IsStandardInput(place) {
+			return nil, &diag.Error{What: "--" + name + "=" + place + " is standard input, which is for one build", Hint: "Name a file or directory."}
 		}
 	}
 	return set, nil
@@ -217,8 +218,8 @@ func misplaced(err error) error {
 }
 
 // take makes the request of a build. results are where those before it put theirs.
-func (m *many) take(b matrix.Build, set *values, results map[string]string) error {
-	req, err := m.at.take(b, set)
+func (m *many) take(ctx context.Context, b matrix.Build, set *values, results map[string]string) error {
+	req, err := m.at.take(ctx, b, set)
 	if err != nil {
 		return err
 	}

@@ -1,9 +1,9 @@
 package cli
 
 import (
+	"context"
 	"errors"
 	"fmt"
-	"io"
 	"maps"
 	"os"
 	"path/filepath"
@@ -11,6 +11,7 @@ import (
 	"strings"
 
 	"hako/internal/build"
+	"hako/internal/contextsource"
 	"hako/internal/diag"
 	"hako/internal/registry"
 	"hako/internal/submit"
@@ -68,7 +69,7 @@ type parcel struct {
 func (p *parcel) add(name, value string) { p.req.Args = append(p.req.Args, "--"+name+"="+value) }
 
 // pack fills the request.
-func (p *parcel) pack() error {
+func (p *parcel) pack(ctx context.Context) error {
 	parts, err := p.req.Parts()
 	if err != nil {
 		return err
@@ -106,7 +107,7 @@ func (p *parcel) pack() error {
 		return &diag.Error{What: "--output writes to this machine, and the build runs in a pod", Hint: "Push the image with --destination and fetch it from there, or use hako build."}
 	}
 	p.environment()
-	return errors.Join(p.outputs(), p.dockerfile(), p.caches(), p.contexts(), p.secrets(), p.agents(), p.certificates(), p.keys(), p.credentials())
+	return errors.Join(p.outputs(), p.dockerfile(ctx), p.caches(), p.contexts(), p.secrets(), p.agents(), p.certificates(), p.keys(), p.credentials())
 }
 
 // outputs carries --output. Of several platforms each gets what is said of its image, and not the annotations.
@@ -172,17 +173,16 @@ func (p *parcel) copy(name, path string) (string, error) {
 }
 
 // dockerfile names the Dockerfile for the pod. One of the current directory that is not in the context goes with the Secret.
-func (p *parcel) dockerfile() error {
+func (p *parcel) dockerfile(ctx context.Context) error {
 	name := p.req.Build.Dockerfile
 	if name == "-" {
-		const limit = 4 << 20 // as a build has it
-		data, err := io.ReadAll(io.LimitReader(p.c.env.Stdin, limit))
+		given, err := contextsource.ReadDockerfile(ctx, p.c.env.Stdin, p.req.Build.Context)
 		if err != nil {
-			return fmt.Errorf("read the Dockerfile from standard input: %w", err)
+			return err
 		}
-		p.add("dockerfile", p.file("Dockerfile", data))
+		p.add("dockerfile", p.file("Dockerfile", given.Content))
 		p.req.Build.Dockerfile = ""
-		return p.bases(data)
+		return p.bases(given.Content)
 	}
 	data, err := os.ReadFile(p.c.absolute(name))
 	if err != nil || strings.Contains(name, "://") {

@@ -121,12 +121,17 @@ func (c *command) submit(ctx context.Context, operands []string) error {
 	if attach != "" && len(operands) > 0 {
 		return usageError{errors.New("--attach follows a Job that has its context already")}
 	}
+	if attach != "" {
+		if err := attachable(vs); err != nil {
+			return usageError{err}
+		}
+	}
 	if attach != "" && len(vs.list("destination"))+len(vs.list("tag")) == 0 {
 		if err := vs.byName["no-push"].Set("true"); err != nil {
 			return err
 		}
 	}
-	req, err := c.submitRequest(vs, operands)
+	req, err := c.submitRequest(ctx, vs, operands)
 	if err != nil {
 		return usageError{err}
 	}
@@ -152,6 +157,22 @@ func (c *command) submit(ctx context.Context, operands []string) error {
 	return err
 }
 
+// attachable refuses flags that say how a Job is made, and what it makes, where it is there already.
+func attachable(vs *values) error {
+	known := fates()
+	for name := range strings.FieldsSeq("destination tag push push-by-digest output platform custom-platform no-push verbosity insecure insecure-pull insecure-registry " +
+		"skip-tls-verify skip-tls-verify-pull skip-tls-verify-registry registry-mirror registry-map registry-certificate registry-client-cert " +
+		"skip-default-registry-fallback push-retry image-download-retry credential-helpers attach namespace kubeconfig kube-context") {
+		known[name] = here
+	}
+	for _, f := range slices.Concat(submitFlags(), flags()) {
+		if f.alias == "" && (f.status == used) && known[f.name] != here && !vs.byName[f.name].isDefault() {
+			return &diag.Error{What: "--" + f.name + " has no effect with --attach: the Job is there already", Hint: "Leave it out; what counts is which files to write, and the cluster."}
+		}
+	}
+	return nil
+}
+
 // connect finds the cluster that flags name.
 func (c *command) connect(vs *values) (*cluster.Client, error) {
 	return cluster.Connect(cluster.Options{
@@ -161,7 +182,7 @@ func (c *command) connect(vs *values) (*cluster.Client, error) {
 }
 
 // submitRequest turns the flags into a build in a cluster.
-func (c *command) submitRequest(vs *values, operands []string) (submit.Request, error) {
+func (c *command) submitRequest(ctx context.Context, vs *values, operands []string) (submit.Request, error) {
 	local, err := c.request(vs, operands)
 	if err != nil {
 		return submit.Request{}, err
@@ -191,7 +212,7 @@ func (c *command) submitRequest(vs *values, operands []string) (submit.Request, 
 		return req, nil
 	}
 	p := &parcel{c: c, vs: vs, req: &req}
-	return req, p.pack()
+	return req, p.pack(ctx)
 }
 
 // toleration reads KEY[=VALUE][:EFFECT].

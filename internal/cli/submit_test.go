@@ -43,7 +43,7 @@ func parseSubmit(t *testing.T, dir string, environ, args []string) (submit.Reque
 	if err := set.Parse(args); err != nil {
 		t.Fatal(err)
 	}
-	return c.submitRequest(vs, set.Args())
+	return c.submitRequest(t.Context(), vs, set.Args())
 }
 
 // Keys go with the Secret, and are called by their agent's name.
@@ -124,6 +124,14 @@ func TestSubmitRefuses(t *testing.T) {
 		if err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("%s: %v, want %q", line, err, want)
 		}
+	}
+}
+
+func TestSubmitHasOneStandardInput(t *testing.T) {
+	t.Parallel()
+	_, err := parseSubmit(t, t.TempDir(), nil, []string{"-", "-d", "r.example/app", "-f", "-"})
+	if want := "the context and the Dockerfile cannot both be standard input"; err == nil || !strings.Contains(err.Error(), want) {
+		t.Errorf("%v, want %q", err, want)
 	}
 }
 

@@ -68,8 +68,8 @@ func onlyMany(vs *values) error {
 
 func (*farm) program() string { return "hako submit" }
 
-func (f *farm) take(b matrix.Build, vs *values) (build.Request, error) {
-	req, err := f.c.submitRequest(vs, nil)
+func (f *farm) take(ctx context.Context, b matrix.Build, vs *values) (build.Request, error) {
+	req, err := f.c.submitRequest(ctx, vs, nil)
 	if err == nil {
 		err = req.Validate()
 	}

@@ -31,8 +31,9 @@ func (o *opener) openStandardInput(ctx context.Context) (*Source, error) {
 		return nil, err
 	}
 	from := object{name: standardInputName}
-	in = &untilDone{ctx, in}
-	if promised != nil {
+	if promised == nil {
+		in = &untilDone{ctx, in}
+	} else {
 		k, stop := promised.keep(ctx, in)
 		defer stop()
 		in, from.size = k, max(0, promised.size)
@@ -171,8 +172,11 @@ func readDockerfile(r io.Reader) ([]byte, error) {
 	return b, err
 }
 
-// ReadDockerfile reads a Dockerfile from standard input. What the user can mend is a *diag.Error.
-func ReadDockerfile(ctx context.Context, in io.Reader) (*buildcontext.File, error) {
+// ReadDockerfile reads a Dockerfile from standard input, which the context's place must not be. What the user can mend is a *diag.Error.
+func ReadDockerfile(ctx context.Context, in io.Reader, place string) (*buildcontext.File, error) {
+	if IsStandardInput(place) {
+		return nil, &diag.Error{What: "the context and the Dockerfile cannot both be standard input", Hint: "Give one of them as a file."}
+	}
 	in, err := checkInput(in, "Dockerfile")
 	if err != nil {
 		return nil, err
