@@ -44,6 +44,9 @@ build: {contextClaim: source, destinations: [%q], args: [--insecure, --insecure-
 		return r
 	}
 	helm("lint", "--strict", "--kube-version", "1.34", "-f", values, chart)
+	for _, file := range must[[]string](t)(filepath.Glob(filepath.Join(chart, "../../../test/manifests/testdata/*.values.yaml"))) {
+		f.mustKubectl(t, helm("template", "hako", chart, "-f", file, "--kube-version", "1.34").Stdout, "-n", ns, "apply", "--validate=strict", "--dry-run=server", "-f", "-")
+	}
 	helm("install", "hako", chart, "-f", values)
 	f.mustKubectl(t, "", "-n", ns, "create", "job", "--from=cronjob/hako-warmer", "warm")
 	succeed(t, f.awaitJob(t, ns, "warm"))

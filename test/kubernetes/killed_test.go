@@ -55,6 +55,13 @@ func (g *gate) has(what string) bool {
 	return g.reached[what]
 }
 
+// forget begins anew.
+func (g *gate) forget() {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	clear(g.reached)
+}
+
 // victims are builds that share two claims, for their work directories and for the cache, and that are stopped where each is.
 type victims struct {
 	*fixture
@@ -178,7 +185,7 @@ func testKilled(t *testing.T, f *fixture) {
 		}},
 		{"killed", 137, v.kill},
 	} {
-		v.gate.reached = map[string]bool{}
+		v.gate.forget()
 		for stage := range v.stages(t) {
 			v.start(t, stage+"-"+c.name, stage, v.ref(stage, c.name))
 		}

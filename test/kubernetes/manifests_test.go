@@ -144,12 +144,35 @@ func (s *shop) build(t *testing.T, o overlay) ended {
 // "restricted"; each makes the image that the command line makes, bit for bit.
 func testManifests(t *testing.T, f *fixture) {
 	s := newShop(t, f)
+	t.Run("dry run", s.dryRun)
 	t.Run("git", s.git)
 	t.Run("s3", s.s3)
 	t.Run("volume", s.volume)
 	t.Run("cached", s.cached)
 	t.Run("openshift", s.openshift)
 	t.Run("stdin", s.stdin)
+}
+
+// dryRun has the API server check all manifests as they are here, and the example for people who come from kaniko: unknown fields,
+// wrong values and what the standard "restricted" refuses, or warns of, are failures.
+func (s *shop) dryRun(t *testing.T) {
+	root := must[string](t)(lab.ModuleRoot())
+	var manifests []string
+	for _, pattern := range []string{"overlays/*", "setup/*"} {
+		for _, dir := range must[[]string](t)(filepath.Glob(filepath.Join(root, "deploy/kubernetes", pattern))) {
+			manifests = append(manifests, s.mustKubectl(t, "", "kustomize", dir))
+		}
+	}
+	if len(manifests) < 9 {
+		t.Fatalf("%d kustomizations, want all of deploy/kubernetes", len(manifests))
+	}
+	manifests = append(manifests, must[string](t)(read(filepath.Join(root, "examples/kubernetes/pod.yaml"))))
+	for _, manifest := range manifests {
+		r := s.kubectl(t, manifest, "-n", s.ns, "apply", "--validate=strict", "--dry-run=server", "-f", "-")
+		if r.ExitCode != 0 || strings.Contains(r.Output, "Warning:") {
+			t.Errorf("kubectl apply --dry-run=server: exit code %d\n%s\n%s", r.ExitCode, r.Output, manifest)
+		}
+	}
 }
 
 // login makes the Secret context anew.
