@@ -30,7 +30,7 @@ type cacheFlagSet struct {
 // cacheCommand lists and prunes caches.
 func (c *command) cacheCommand() *cobra.Command {
 	cmd := &cobra.Command{
-		Use: "cache", Short: "List or prune a cache", Args: cobra.NoArgs,
+		Use: "cache", Short: "List or prune a cache", Args: noOperands,
 		RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
 	set := &cacheFlagSet{}

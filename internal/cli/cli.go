@@ -184,10 +184,10 @@ func (c *command) called(cmd *cobra.Command) string {
 		return "executor"
 	case c.warmer:
 		return "warmer"
-	case cmd.HasParent():
-		return cmd.CommandPath()
+	case cmd.Name() == "help" && cmd.HasParent():
+		return cmd.Parent().CommandPath()
 	}
-	return "hako build"
+	return cmd.CommandPath()
 }
 
 func (c *command) getenv(name string) string { return c.vars[name] }
@@ -211,11 +211,13 @@ func (c *command) root() *cobra.Command {
 		root = c.buildCommand("executor")
 		c.vs.register(root.PersistentFlags()) // legal after a subcommand too, as in kaniko
 	default:
-		root = &cobra.Command{Use: "hako", Short: "Build container images from Dockerfiles, without a daemon, in any container", Args: cobra.NoArgs,
-			RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() }}
+		root = &cobra.Command{Use: "hako", Short: "Build container images from Dockerfiles, without a daemon, in any container", Args: noOperands,
+			Version: c.env.Version,
+			RunE:    func(cmd *cobra.Command, _ []string) error { return cmd.Help() }}
 		b := c.buildCommand("build [PATH]")
 		c.vs.register(b.Flags())
 		root.AddCommand(b, c.warmCommand("warm"))
+		root.SetVersionTemplate(c.versionLine() + "\n")
 	}
 	root.SilenceErrors, root.SilenceUsage = true, true
 	root.AddCommand(c.versionCommand(), c.doctorCommand())
@@ -225,6 +227,7 @@ func (c *command) root() *cobra.Command {
 	if !c.kaniko && !c.warmer {
 		root.AddCommand(c.checkCommand(), c.cacheCommand(), c.pushContextCommand(), c.submitCommand(), c.indexCommand(), c.bakeCommand())
 	}
+	refuseUnknownTopics(root)
 	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error {
 		if cmd == root && !c.kaniko && !c.warmer {
 			return usageError{&diag.Error{What: err.Error(), Hint: "Name a command before its flags: hako build …"}}
@@ -261,14 +264,19 @@ func (c *command) operands(_ *cobra.Command, args []string) error {
 }
 
 func (c *command) versionCommand() *cobra.Command {
-	return &cobra.Command{Use: "version", Short: "Print the version", Args: cobra.NoArgs, RunE: func(*cobra.Command, []string) error {
-		line := fmt.Sprintf("hako %s %s/%s %s", c.env.Version, runtime.GOOS, runtime.GOARCH, runtime.Version())
+	return &cobra.Command{Use: "version", Short: "Print the version", Args: noOperands, RunE: func(*cobra.Command, []string) error {
+		line := c.versionLine()
 		if c.kaniko || c.warmer {
 			line = "Kaniko version :  " + c.env.Version // kaniko's own line, two spaces included
 		}
 		_, err := fmt.Fprintln(c.env.Stdout, line)
 		return err
 	}}
+}
+
+// versionLine names this program, its version and what it was made for.
+func (c *command) versionLine() string {
+	return fmt.Sprintf("hako %s %s/%s %s", c.env.Version, runtime.GOOS, runtime.GOARCH, runtime.Version())
 }
 
 // build sets up the log, reads the request and builds.
@@ -406,10 +414,17 @@ func (c *command) spelled(name string) bool {
 // suggestFlag adds the nearest flag to an error about an unknown one.
 func suggestFlag(err error) error {
 	var unknown *pflag.NotExistError
-	if !errors.As(err, &unknown) || unknown.GetSpecifiedShortnames() != "" {
+	if !errors.As(err, &unknown) {
 		return err
 	}
-	if near := nearest(unknown.GetSpecifiedName()); near != "" {
+	name := unknown.GetSpecifiedName()
+	if short, _, _ := strings.Cut(unknown.GetSpecifiedShortnames(), "="); short != "" {
+		if len(short) < len("ssh") {
+			return err // not a long name after one dash
+		}
+		name = short
+	}
+	if near := nearest(name); near != "" {
 		return &diag.Error{What: err.Error(), Hint: "Did you mean --" + near + "?"}
 	}
 	return err

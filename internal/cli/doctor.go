@@ -20,7 +20,7 @@ import (
 
 func (c *command) doctorCommand() *cobra.Command {
 	return &cobra.Command{
-		Use: "doctor", Short: "Say what works here, and what a pod would have to allow for the rest", Args: cobra.NoArgs,
+		Use: "doctor", Short: "Say what works here, and what a pod would have to allow for the rest", Args: noOperands,
 		RunE: func(cmd *cobra.Command, _ []string) error { return c.doctor(cmd.Context()) },
 	}
 }

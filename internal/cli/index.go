@@ -20,7 +20,7 @@ func indexFlagNames() []string {
 // indexCommand is "hako index", which makes one image for several platforms of images that were built for each.
 func (c *command) indexCommand() *cobra.Command {
 	cmd := &cobra.Command{
-		Use: "index IMAGE…", Short: "Make one image of images that were built for different platforms", Args: cobra.MinimumNArgs(1),
+		Use: "index IMAGE…", Short: "Make one image of images that were built for different platforms", Args: someOperands("name the images to join"),
 		RunE: func(cmd *cobra.Command, args []string) error { return c.index(cmd.Context(), args) },
 	}
 	c.some(cmd, indexFlagNames())

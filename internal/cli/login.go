@@ -23,7 +23,7 @@ type login struct {
 func (c *command) loginCommand() *cobra.Command {
 	var l login
 	cmd := &cobra.Command{
-		Use: "login [REGISTRY]", Short: "Check credentials for a registry and keep them in docker's config.json", Args: cobra.MaximumNArgs(1),
+		Use: "login [REGISTRY]", Short: "Check credentials for a registry and keep them in docker's config.json", Args: atMostOne("registry"),
 		RunE: func(cmd *cobra.Command, args []string) error { return c.login(cmd.Context(), l, first(args)) },
 	}
 	cmd.Flags().StringVarP(&l.user, "username", "u", "", "")
@@ -39,7 +39,7 @@ func (c *command) loginCommand() *cobra.Command {
 
 func (c *command) logoutCommand() *cobra.Command {
 	cmd := &cobra.Command{
-		Use: "logout [REGISTRY]", Short: "Remove credentials for a registry from docker's config.json", Args: cobra.MaximumNArgs(1),
+		Use: "logout [REGISTRY]", Short: "Remove credentials for a registry from docker's config.json", Args: atMostOne("registry"),
 		RunE: func(cmd *cobra.Command, args []string) error { return c.logout(cmd.Context(), first(args)) },
 	}
 	c.some(cmd, []string{"verbosity", "log-format", "log-timestamp"})

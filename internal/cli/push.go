@@ -65,7 +65,7 @@ func usageOf(cmd *cobra.Command, names []string, own ...flag) {
 func (c *command) pushCommand() *cobra.Command {
 	var image string
 	cmd := &cobra.Command{
-		Use: "push ARCHIVE|LAYOUT [REFERENCE…]", Short: "Push an image that is in an archive or an OCI layout", Args: cobra.MinimumNArgs(1),
+		Use: "push ARCHIVE|LAYOUT [REFERENCE…]", Short: "Push an image that is in an archive or an OCI layout", Args: someOperands("name the archive or OCI layout to push"),
 		RunE: func(cmd *cobra.Command, args []string) error { return c.push(cmd.Context(), image, args) },
 	}
 	cmd.Flags().StringVar(&image, "image", "", "")
