@@ -132,6 +132,9 @@ func (c *command) submit(ctx context.Context, operands []string) error {
 		}
 	}
 	req, err := c.submitRequest(ctx, vs, operands)
+	if err == nil && attach == "" {
+		err = req.Validate()
+	}
 	if err != nil {
 		return usageError{err}
 	}

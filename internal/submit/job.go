@@ -205,14 +205,29 @@ func resources(j *Job) (*corev1.ResourceRequirements, error) {
 			if text == "" {
 				continue
 			}
-			q, err := resource.ParseQuantity(text)
-			if err != nil || q.Sign() <= 0 {
-				return nil, &diag.Error{What: fmt.Sprintf("%s %s is not a quantity", l.flag, text), Hint: "Write it as Kubernetes does: --cpu 2 --memory 4Gi --storage 20Gi."}
+			q, err := quantity(l.flag, text)
+			if err != nil {
+				return nil, err
 			}
 			(*list)[l.name] = q
 		}
 	}
 	return out, nil
+}
+
+// quantity reads what a flag says. Of memory and disk less than 1 MiB is somebody's "512m", which Kubernetes takes for half a byte.
+func quantity(flag, text string) (resource.Quantity, error) {
+	const example = "--cpu 2 --memory 4Gi --storage 20Gi."
+	q, err := resource.ParseQuantity(text)
+	switch {
+	case err != nil:
+		return q, &diag.Error{What: flag + " " + text + " is not a quantity", Hint: "Write it as Kubernetes does: " + example}
+	case q.Sign() <= 0:
+		return q, &diag.Error{What: flag + " " + text + " is nothing to build with", Hint: "Leave it out, or give more than 0: " + example}
+	case flag != "--cpu" && q.CmpInt64(1<<20) < 0:
+		return q, &diag.Error{What: flag + " " + text + " is less than 1Mi", Hint: "Write the unit as Kubernetes does, Mi or Gi: m is a thousandth, and no unit is bytes."}
+	}
+	return q, nil
 }
 
 // addSecrets shows the container what is in Secrets.

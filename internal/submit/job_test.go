@@ -84,7 +84,10 @@ func TestBadRequests(t *testing.T) {
 	t.Parallel()
 	for what, j := range map[string]Job{
 		"--memory much is not a quantity":                        {Memory: "much"},
-		"--cpu -1 is not a quantity":                             {CPU: "-1"},
+		"--cpu -1 is nothing to build with":                      {CPU: "-1"},
+		"--storage 0 is nothing to build with":                   {Storage: "0"},
+		"--memory 512m is less than 1Mi":                         {Memory: "512m"},
+		"--storage 20 is less than 1Mi":                          {Storage: "20"},
 		"--pod-template: Job is neither a Pod nor a PodTemplate": {Template: []byte("kind: Job")},
 	} {
 		if _, err := newJob(&Request{Job: j}, "n", &sent{}); err == nil || err.Error() != what {

@@ -4,6 +4,7 @@
 package submit
 
 import (
+	"fmt"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
@@ -120,6 +121,9 @@ func (r *Request) Validate() error {
 	}
 	if _, err := resources(&r.Job); err != nil {
 		return err
+	}
+	if r.Job.Timeout < 0 {
+		return &diag.Error{What: fmt.Sprintf("--timeout %s is less than no time", r.Job.Timeout), Hint: "Give more than 0, or leave it out for no bound."}
 	}
 	switch {
 	case !r.StreamContext:
