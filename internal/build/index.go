@@ -48,7 +48,10 @@ func ParseEpoch(text string) (*time.Time, error) {
 	}
 	n, err := strconv.ParseInt(text, 10, 64)
 	if err != nil {
-		return nil, fmt.Errorf("SOURCE_DATE_EPOCH %q is no number of seconds", text)
+		return nil, &diag.Error{
+			What: fmt.Sprintf("SOURCE_DATE_EPOCH %q is no number of seconds", text),
+			Hint: "Give seconds since 1970, as those of the last commit: git log -1 --format=%ct.",
+		}
 	}
 	t := time.Unix(n, 0).UTC()
 	return &t, nil

@@ -117,6 +117,11 @@ func (w *whole) validate() error {
 			What: "--detach: a build for several platforms ends with an index, which is made here",
 			Hint: "Submit each platform by itself, with --platform, --push-by-digest and --detach, and join the images with hako index.",
 		}
+	case b.BuildArgs["SOURCE_DATE_EPOCH"] == "context":
+		return &diag.Error{
+			What: "SOURCE_DATE_EPOCH=context: the index of several platforms is made here, where the context's time is not known",
+			Hint: "Give its seconds since 1970, as those of the last commit: --source-date-epoch=$(git log -1 --format=%ct).",
+		}
 	case o.NoPush && files != "":
 		return &diag.Error{
 			What: "--no-push: without a push there is no index of several platforms, and no digest to write to a file",

@@ -72,6 +72,22 @@ func TestPartJobs(t *testing.T) {
 	golden(t, "platforms", objects...)
 }
 
+// TestEpochOfContext refuses a time that only the pods know, and says what to give.
+func TestEpochOfContext(t *testing.T) {
+	t.Parallel()
+	for given, want := range map[string]string{
+		"1000": "", "context": "--source-date-epoch=$(git log", "yesterday": "git log -1 --format=%ct",
+	} {
+		w := &whole{submitted: submitted{req: &Request{Build: build.Request{
+			Outputs: build.Outputs{Destinations: []string{"r.example/app"}}, BuildArgs: map[string]string{"SOURCE_DATE_EPOCH": given},
+		}}}}
+		err := w.validate()
+		if (err == nil) != (want == "") || err != nil && !strings.Contains(diag.Format(err), want) {
+			t.Errorf("%s: %v, want %q", given, err, want)
+		}
+	}
+}
+
 // TestNodeSelector says when a build for one platform asks for nodes of its architecture.
 func TestNodeSelector(t *testing.T) {
 	t.Parallel()
