@@ -97,7 +97,7 @@ func (r *PushRequest) chosen(images []imagefile.Image) ([]imagefile.Image, error
 func (b *builder) pushImage(ctx context.Context, im imagefile.Image) (_ *Result, err error) {
 	o := b.req.Outputs
 	if len(o.Destinations) == 0 {
-		o.Destinations = im.Names
+		o.Destinations = slices.DeleteFunc(slices.Clone(im.Names), func(n string) bool { return n == output.Unnamed })
 	}
 	if len(o.Destinations) == 0 || slices.ContainsFunc(o.Destinations, func(n string) bool { return !isReference(n) }) {
 		return nil, &diag.Error{

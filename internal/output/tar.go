@@ -14,8 +14,8 @@ import (
 	"hako/internal/layer"
 )
 
-// unnamed is the image's name in an archive when there is no destination. It is kaniko's.
-const unnamed = "docker.io/unset-repo/unset-image-name:latest"
+// Unnamed is the image's name in an archive when there is no destination. It is kaniko's, and no place to push to.
+const Unnamed = "docker.io/unset-repo/unset-image-name:latest"
 
 // archiveManifest is an entry of manifest.json in a docker archive.
 type archiveManifest struct {
@@ -85,7 +85,7 @@ func archiveName(d ocispec.Descriptor) string {
 // with the tag that Docker insists on.
 func (e *export) repoTags() []string {
 	if len(e.tags) == 0 && e.kaniko {
-		return []string{unnamed}
+		return []string{Unnamed}
 	}
 	var out []string
 	for _, t := range e.tags {
