@@ -47,6 +47,8 @@ type keychain struct {
 	configs []*dockerConfig
 	builtIn []Helper
 	helpers *helperCache
+	// unreadable are files that are there, and that this user may not read.
+	unreadable []string
 }
 
 // newKeychain reads the configuration: the variable's text first, then docker's files, then others of the same form.
@@ -84,7 +86,7 @@ func (k *keychain) read(path string, events event.Sink) error {
 	switch {
 	case errors.Is(err, fs.ErrNotExist), errors.Is(err, syscall.ENOTDIR):
 	case errors.Is(err, fs.ErrPermission):
-		events.Emit(event.Debug{Message: "skip " + path + ": " + err.Error()})
+		k.skip(path, err, events)
 	case err != nil:
 		return &diag.Error{
 			What:  "read registry credentials from " + path,
@@ -95,6 +97,17 @@ func (k *keychain) read(path string, events event.Sink) error {
 		k.configs = append(k.configs, c)
 	}
 	return nil
+}
+
+// skip passes over a file that we may not read. In a directory that is closed to us, as root's home is, nothing can be for us,
+// so that only a file that can be seen there is worth a warning.
+func (k *keychain) skip(path string, err error, events event.Sink) {
+	if _, unseen := os.Stat(path); unseen != nil {
+		events.Emit(event.Debug{Message: "skip " + path + ": " + err.Error()})
+		return
+	}
+	k.unreadable = append(k.unreadable, path)
+	events.Emit(event.Warning{Message: fmt.Sprintf("registry credentials in %s are not used: the user %d may not read it", path, os.Geteuid())})
 }
 
 func readDockerConfig(path string) (*dockerConfig, error) {

@@ -250,6 +250,10 @@ func (r *Repository) credentialsHint() string {
 	if dirs := r.client.options.DockerConfigDirs; len(dirs) > 0 {
 		where = "config.json in " + strings.Join(dirs, " or ")
 	}
+	if hidden := r.client.keychain.unreadable; len(hidden) > 0 {
+		return fmt.Sprintf("No credentials for %s were found, and this user may not read %s: change its mode or owner, or run the build as its owner.",
+			familiarHost(r.Host()), strings.Join(hidden, " and "))
+	}
 	return fmt.Sprintf("No credentials for %s were found: add them as auths[%q] to %s, or correct the name.", familiarHost(r.Host()), key, where)
 }
 
