@@ -100,17 +100,19 @@ type LogOptions struct {
 	Follow bool
 }
 
-// WatchPods calls changed after each change of a pod with labels, until ctx or the connection ends, or the API server ends the
-// watch, as it does every few minutes.
-func (c *Client) WatchPods(ctx context.Context, labels string, changed func()) error {
+// WatchPods calls changed after each change of a pod with labels, with the pod as it is then, or was last, until ctx or the
+// connection ends, or the API server ends the watch, as it does every few minutes.
+func (c *Client) WatchPods(ctx context.Context, labels string, changed func(*corev1.Pod)) error {
 	o := &metav1.ListOptions{LabelSelector: labels, Watch: true}
 	w, err := c.core.Get().Namespace(c.Namespace).Resource("pods").VersionedParams(o, c.codec).Watch(ctx)
 	if err != nil {
 		return c.explain(ctx, "watch the pods in namespace "+c.Namespace, err)
 	}
 	defer w.Stop()
-	for range w.ResultChan() {
-		changed()
+	for e := range w.ResultChan() {
+		if p, is := e.Object.(*corev1.Pod); is {
+			changed(p)
+		}
 	}
 	return nil
 }

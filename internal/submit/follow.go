@@ -59,6 +59,8 @@ type follower struct {
 	watched atomic.Bool
 	// seen says that the Job was seen, final that it makes no further pod.
 	seen, final bool
+	// over are the pods that were told of as ended, by name: of a Job that is deleted as soon as it has ended nothing else is left.
+	over sync.Map
 	// nodeless is why there is no node for the last pod, and hint what to do; empty if there is one.
 	nodeless, hint string
 }
@@ -133,7 +135,8 @@ func (f *follower) tellBack() {
 
 // watch wakes whenever a pod changes. Where watching is not allowed or does not work, looking now and then does.
 func (f *follower) watch(ctx context.Context, wake chan<- struct{}) {
-	changed := func() {
+	changed := func(p *corev1.Pod) {
+		f.note(p)
 		select {
 		case wake <- struct{}{}:
 		default:
@@ -156,7 +159,13 @@ func (f *follower) look(ctx context.Context) (*ending, error) {
 	replaced := err == nil && job.UID != f.uid
 	if cluster.IsNotFound(err) || replaced {
 		f.othersSecret = replaced // ours goes with our Job
-		return &ending{jobEnded: true, err: &diag.Error{What: "the Job " + f.name + " was deleted while it ran", Hint: "Find out who deletes it, and submit the build again."}}, nil
+		if end := f.remembered(); end != nil {
+			return end, nil
+		}
+		return &ending{jobEnded: true, err: &diag.Error{
+			What: "the Job " + f.name + " was deleted while it ran",
+			Hint: "Find out who deletes it, or give it a longer --ttl-after-finished, and submit the build again.",
+		}}, nil
 	}
 	if err != nil {
 		return nil, f.shutOut(err)
@@ -180,6 +189,11 @@ func (f *follower) look(ctx context.Context) (*ending, error) {
 			return end, nil
 		}
 	}
+	if len(pods) == 0 && ended(job) {
+		if end := f.remembered(); end != nil {
+			return end, nil
+		}
+	}
 	for _, c := range job.Status.Conditions {
 		if c.Status == corev1.ConditionTrue && (c.Type == batchv1.JobFailed || c.Type == batchv1.JobFailureTarget) {
 			return &ending{jobEnded: true, err: f.jobFailed(c, pods)}, nil
@@ -192,6 +206,28 @@ func (f *follower) look(ctx context.Context) (*ending, error) {
 		return f.refused(ctx, job)
 	}
 	return nil, f.troubles(ctx, &pods[len(pods)-1])
+}
+
+// note keeps a pod that has ended, unless it was deleted and did not succeed: then it is not the build that failed.
+func (f *follower) note(p *corev1.Pod) {
+	s := status(p)
+	if s == nil || s.State.Terminated == nil || p.DeletionTimestamp != nil && s.State.Terminated.ExitCode != 0 {
+		return
+	}
+	f.over.Store(p.Name, p)
+}
+
+// remembered is the ending of a Job that is gone, with its pods, as the last that was told of them has it; nil if they had none.
+func (f *follower) remembered() (end *ending) {
+	f.final = true
+	f.over.Range(func(_, p any) bool {
+		end = f.pod(p.(*corev1.Pod))
+		return end == nil
+	})
+	if end != nil {
+		end.jobEnded = true
+	}
+	return end
 }
 
 // shutOut says of a right that was there before and is gone what may be the reason.

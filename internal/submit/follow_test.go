@@ -151,3 +151,77 @@ func TestTooMuchForASecret(t *testing.T) {
 		t.Errorf("got %v", err)
 	}
 }
+
+// hasty is an API server that deletes a Job, and its pod, as soon as it has ended: only the watch tells how.
+type hasty struct {
+	// pod is the last state of the pod, as JSON.
+	pod string
+	// keepsJob says that only the pod is deleted.
+	keepsJob bool
+
+	mu      sync.Mutex // guards what follows
+	watches int
+}
+
+func (a *hasty) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	w.Header().Set("Content-Type", "application/json")
+	gone := a.watches > 1 // who watches again has read what the first watch told
+	switch {
+	case r.Method == http.MethodPost:
+		body, _ := io.ReadAll(r.Body) // the client sees it
+		_, _ = w.Write(body)
+	case r.URL.Query().Get("watch") != "":
+		if a.watches++; a.watches == 1 {
+			fmt.Fprintf(w, `{"type":"MODIFIED","object":%s}`, a.pod)
+		}
+	case strings.HasSuffix(r.URL.Path, "/pods"):
+		fmt.Fprint(w, `{"kind":"PodList","apiVersion":"v1"}`)
+	case strings.HasSuffix(r.URL.Path, "/events"):
+		fmt.Fprint(w, `{"kind":"EventList","apiVersion":"v1"}`)
+	case strings.Contains(r.URL.Path, "/jobs") && !gone:
+		fmt.Fprint(w, `{"kind":"Job","apiVersion":"batch/v1","metadata":{"name":"mine"}}`)
+	case strings.Contains(r.URL.Path, "/jobs") && a.keepsJob:
+		fmt.Fprint(w, `{"kind":"Job","apiVersion":"batch/v1","metadata":{"name":"mine"},"status":{"conditions":[{"type":"Failed","status":"True","message":"policy"}]}}`)
+	default:
+		w.WriteHeader(http.StatusNotFound)
+		fmt.Fprint(w, `{"kind":"Status","apiVersion":"v1","status":"Failure","reason":"NotFound","code":404}`)
+	}
+}
+
+// TestGoneWhenOver has a Job be gone before anybody has looked at its pod that has ended: what the watch told of it counts.
+func TestGoneWhenOver(t *testing.T) {
+	t.Parallel()
+	for name, test := range map[string]struct {
+		metadata string
+		exit     int
+		keepsJob bool
+		says     string
+		code     int
+	}{
+		"failed":           {"", 7, false, "words", 7},
+		"its pod only":     {"", 7, true, "words", 7},
+		"deleted before":   {`,"deletionTimestamp":"2026-01-01T00:00:00Z"`, 7, false, "was deleted while it ran", 0},
+		"killed":           {"", 137, false, "was deleted while it ran", 0},
+		"done, no digest":  {"", 0, false, "does not tell the image's digest", 0},
+		"done, at the end": {`,"deletionTimestamp":"2026-01-01T00:00:00Z"`, 0, false, "does not tell the image's digest", 0},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			pod := fmt.Sprintf(`{"kind":"Pod","apiVersion":"v1","metadata":{"name":"p"%s},"status":{"containerStatuses":[{"name":"executor","state":{"terminated":{"exitCode":%d,"message":"words"}}}]}}`, test.metadata, test.exit)
+			none := func(string) string { return "" }
+			req := submit.Request{PassContext: true, Build: build.Request{Context: "https://git.example/a.git"}, Job: submit.Job{Image: "executor"}}
+			env := submit.Env{Cluster: connect(t, &hasty{pod: pod, keepsJob: test.keepsJob}), Build: build.Env{Getenv: none, Events: event.Discard{}}}
+			_, err := submit.Build(t.Context(), env, req)
+			var failed *submit.FailedError
+			code := 0
+			if errors.As(err, &failed) {
+				code = failed.Code
+			}
+			if err == nil || !strings.Contains(err.Error(), test.says) || code != test.code {
+				t.Errorf("exit code %d, %v, want %d, %q", code, err, test.code, test.says)
+			}
+		})
+	}
+}
