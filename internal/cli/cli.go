@@ -232,7 +232,7 @@ func (c *command) root() *cobra.Command {
 		if cmd == root && !c.kaniko && !c.warmer {
 			return usageError{&diag.Error{What: err.Error(), Hint: "Name a command before its flags: hako build …"}}
 		}
-		return usageError{suggestFlag(err)}
+		return usageError{suggestFlag(cmd.Flags(), err)}
 	})
 	return root
 }
@@ -411,8 +411,8 @@ func (c *command) spelled(name string) bool {
 	return false
 }
 
-// suggestFlag adds the nearest flag to an error about an unknown one.
-func suggestFlag(err error) error {
+// suggestFlag adds the nearest flag of the command's to an error about an unknown one.
+func suggestFlag(known *pflag.FlagSet, err error) error {
 	var unknown *pflag.NotExistError
 	if !errors.As(err, &unknown) {
 		return err
@@ -424,19 +424,29 @@ func suggestFlag(err error) error {
 		}
 		name = short
 	}
-	if near := nearest(name); near != "" {
+	if near := nearest(known, name); near != "" {
 		return &diag.Error{What: err.Error(), Hint: "Did you mean --" + near + "?"}
 	}
 	return err
 }
 
-// nearest is the visible flag with the least edits from name, if they are few.
-func nearest(name string) string {
+// nearest is the visible flag with the least edits from name, if they are few, or else the only one that begins with it.
+func nearest(known *pflag.FlagSet, name string) string {
 	best, bestEdits := "", len(name)/3+2
-	for _, f := range flags() {
-		if n := edits(name, f.name); !f.hidden && n < bestEdits {
-			best, bestEdits = f.name, n
+	var longer []string
+	known.VisitAll(func(f *pflag.Flag) {
+		if f.Hidden {
+			return
 		}
+		if n := edits(name, f.Name); n < bestEdits {
+			best, bestEdits = f.Name, n
+		}
+		if strings.HasPrefix(f.Name, name) {
+			longer = append(longer, f.Name)
+		}
+	})
+	if best == "" && len(longer) == 1 {
+		return longer[0]
 	}
 	return best
 }

@@ -223,8 +223,12 @@ func TestMigration(t *testing.T) {
 
 func TestNearest(t *testing.T) {
 	t.Parallel()
-	for name, want := range map[string]string{"dockrfile": "dockerfile", "destinations": "destination", "build-args": "build-arg", "zzzzzzzz": ""} {
-		if got := nearest(name); got != want {
+	known := pflag.NewFlagSet("", pflag.ContinueOnError)
+	newValues().register(known)
+	for name, want := range map[string]string{
+		"dockrfile": "dockerfile", "destinations": "destination", "build-args": "build-arg", "zzzzzzzz": "", "desti": "destination", "image-": "",
+	} {
+		if got := nearest(known, name); got != want {
 			t.Errorf("nearest(%q) = %q, want %q", name, got, want)
 		}
 	}

@@ -190,7 +190,7 @@ func parseBuild(b matrix.Build, shared []string) (*values, error) {
 	set.registerSome(fs, podFlags())
 	set.register(fs)
 	if err := fs.Parse(slices.Concat(shared, b.Flags)); err != nil {
-		return nil, misplaced(err)
+		return nil, misplaced(fs, err)
 	}
 	if rest := fs.Args(); len(rest) > 0 {
 		return nil, fmt.Errorf("%q is no flag", rest[0])
@@ -209,12 +209,12 @@ func parseBuild(b matrix.Build, shared []string) (*values, error) {
 }
 
 // misplaced is the error about a flag that a build cannot have, as err says.
-func misplaced(err error) error {
+func misplaced(known *pflag.FlagSet, err error) error {
 	var unknown *pflag.NotExistError
 	if errors.As(err, &unknown) && slices.ContainsFunc(slices.Concat(clusterFlags(), manyFlags("")), func(f flag) bool { return f.name == unknown.GetSpecifiedName() }) {
 		return &diag.Error{What: "--" + unknown.GetSpecifiedName() + " is for all builds", Hint: "Give it on the command line."}
 	}
-	return suggestFlag(err)
+	return suggestFlag(known, err)
 }
 
 // take makes the request of a build. results are where those before it put theirs.
