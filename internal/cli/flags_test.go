@@ -226,7 +226,7 @@ func TestNearest(t *testing.T) {
 	known := pflag.NewFlagSet("", pflag.ContinueOnError)
 	newValues().register(known)
 	for name, want := range map[string]string{
-		"dockrfile": "dockerfile", "destinations": "destination", "build-args": "build-arg", "zzzzzzzz": "", "desti": "destination", "image-": "",
+		"dockrfile": "dockerfile", "destinations": "destination", "build-args": "build-arg", "zzzzzzzz": "", "desti": "destination",
 	} {
 		if got := nearest(known, name); got != want {
 			t.Errorf("nearest(%q) = %q, want %q", name, got, want)
