@@ -123,7 +123,7 @@ func OpenFile(path string) (*os.File, int64, error) {
 	}
 	st, err := f.Stat()
 	if err == nil && !st.Mode().IsRegular() {
-		err = &fs.PathError{Op: "open", Path: path, Err: errIrregular}
+		err = &fs.PathError{Op: "open", Path: path, Err: ErrIrregular}
 	}
 	if err != nil {
 		_ = f.Close() // nothing was written
@@ -132,7 +132,8 @@ func OpenFile(path string) (*os.File, int64, error) {
 	return f, st.Size(), nil
 }
 
-var errIrregular = errors.New("it is not a regular file")
+// ErrIrregular is the kind of error of a name that is a pipe, a directory or a device instead of a file.
+var ErrIrregular = errors.New("it is not a regular file")
 
 func (s *Store) openMem(d digest.Digest) (*Blob, error) {
 	s.mu.Lock()

@@ -17,6 +17,7 @@ import (
 	"github.com/google/go-containerregistry/pkg/name"
 	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+	"golang.org/x/sys/unix"
 
 	"hako/internal/blob"
 	"hako/internal/bucket/buckettest"
@@ -186,6 +187,14 @@ func TestConcurrentPuts(t *testing.T) {
 	}
 }
 
+// special puts a file of another kind in a record's place.
+func special(t *testing.T, dir string, kind uint32) {
+	t.Helper()
+	if err := errors.Join(os.Remove(record(dir, "1")), unix.Mknod(record(dir, "1"), kind|0o666, 0)); err != nil {
+		t.Fatal(err)
+	}
+}
+
 // What is damaged, incomplete or about something else is no record.
 func TestDamagedDirectory(t *testing.T) {
 	t.Parallel()
@@ -218,6 +227,8 @@ func TestDamagedDirectory(t *testing.T) {
 			}
 			write(t, dir, strings.ReplaceAll(string(text), string(key("1"))+`","`+string(key("2")), string(key("3"))+`","`+string(key("2"))))
 		}, true, false},
+		"a pipe":          {func(t *testing.T, dir string) { special(t, dir, unix.S_IFIFO) }, true, false},
+		"a socket":        {func(t *testing.T, dir string) { special(t, dir, unix.S_IFSOCK) }, true, false},
 		"a negative size": {func(t *testing.T, dir string) { edit(t, dir, `"size":9`, `"size":-9`) }, true, false},
 		"a bad digest":    {func(t *testing.T, dir string) { edit(t, dir, `"diffID":"sha256:`, `"diffID":"sha256:../`) }, true, false},
 	} {

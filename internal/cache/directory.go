@@ -74,6 +74,9 @@ func (d *Directory) Get(_ context.Context, key Key) (*Found, error) {
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, nil
 	}
+	if errors.Is(err, blob.ErrIrregular) || errors.Is(err, unix.ENXIO) { // ENXIO: a socket
+		return nil, fmt.Errorf("%w: %w", ErrRecord, err)
+	}
 	if err != nil {
 		return nil, err
 	}
